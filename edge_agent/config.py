@@ -1,0 +1,281 @@
+"""agent.toml -> frozen models. Refuses unknown keys; every refusal names the key, the value and what is allowed.
+
+Two parts with different owners: `gateway`, `keys`, `api`, `adms` describe this machine and stay in the file;
+`SiteConfig` (devices, doors, upstreams, switches, retention) is the enterprise's and is versioned in the
+database once the agent has started. The file seeds version 1.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from device_drivers import catalog, devices
+from device_drivers.links import split_address
+from templates_store.template import Modality
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; `problems` has one sentence per fault."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        super().__init__("\n".join([f"{source}: {len(problems)} thing(s) to correct", *(f"  {p}" for p in problems)]))
+        self.source = source
+        self.problems = problems
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be an IANA time zone such as Asia/Shanghai") from None
+    return name
+
+
+def _listen_address(address: str) -> str:
+    split_address(address, 0)
+    return address
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
+Listen = Annotated[str, AfterValidator(_listen_address)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Location(Model):
+    """The fixed place of a device, in WGS 84 degrees. Never gathered, only configured."""
+
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
+
+
+class Gateway(Model):
+    name: Name
+    tenant: Name
+    data_dir: Path = Path("/var/lib/edge-agent")
+    ballast_mb: int = Field(32, ge=1, le=4096, description="disk space kept back so that a full disk can be recovered")
+
+
+class Keys(Model):
+    """Where the key-encryption keys come from, strongest first."""
+
+    provider: Literal["tpm", "pkcs11", "systemd", "file", "passphrase"] = "file"
+    path: Path | None = None
+    options: dict[str, str] = Field(default_factory=dict)
+
+
+class Api(Model):
+    listen: Listen = "0.0.0.0:8443"
+    certificate: Path | None = None
+    private_key: Path | None = None
+    hostnames: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Api:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key go together")
+        return self
+
+
+class Adms(Model):
+    """The port that ADMS terminals push to; apart from the configuration API."""
+
+    listen: Listen | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+
+class Device(Model):
+    name: Name
+    kind: str
+    address: str = ""
+    serial: str = Field("", max_length=64)
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    timezone: Zone | None = None
+    encoding: str = ""
+    location: Location | None = None
+    enabled: bool = True
+    attendance: bool = Field(True, description="punches of this device count as attendance")
+    biometrics: tuple[Modality, ...] = Field((), description="modalities the enterprise switched on for this device")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in catalog.DRIVERS:
+            raise ValueError(f"must be one of {', '.join(sorted(catalog.DRIVERS))}")
+        return kind
+
+    def for_driver(self, site_zone: str) -> devices.DeviceConfig:
+        """The part that a driver may know."""
+        return devices.DeviceConfig(
+            name=self.name,
+            kind=self.kind,
+            address=self.address,
+            serial=self.serial,
+            password=self.password.get_secret_value(),
+            username=self.username,
+            timezone=self.timezone or site_zone,
+            encoding=self.encoding,
+            options=dict(self.options),
+        )
+
+
+Field_ = Literal["subject", "user_id", "name", "location", "device", "verify", "clock", "work_code", "door"]
+
+
+class Upstream(Model):
+    """One recipient of events. Nothing leaves that `fields` does not name."""
+
+    name: Name
+    kind: Literal["webhook", "nats", "mqtt"] = "webhook"
+    url: str = Field(max_length=2048)
+    mandatory: bool = Field(True, description="events are kept until this recipient has acknowledged them")
+    enabled: bool = True
+    fields: tuple[Field_, ...] = ("subject", "user_id", "location", "device", "verify", "clock", "work_code", "door")
+    pseudonymous: bool = Field(False, description="subject ids leave as keyed hashes of this recipient's own")
+    batch: int = Field(100, ge=1, le=1000)
+    timeout_s: float = Field(10.0, gt=0, le=120)
+    ca_file: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    secret: SecretStr = SecretStr("")
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    options: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _scheme(self) -> Upstream:
+        allowed = {
+            "webhook": ("https://", "http://127.0.0.1", "http://localhost", "http://[::1]"),
+            "nats": ("nats://", "tls://"),
+            "mqtt": ("mqtt://", "mqtts://"),
+        }[self.kind]
+        if not self.url.startswith(allowed):
+            raise ValueError(f"url must start with {' or '.join(allowed)} (plain http only to this machine)")
+        return self
+
+
+class ModalitySwitch(Model):
+    """The enterprise's switch; off unless said otherwise."""
+
+    enabled: bool = False
+    target_fpir: float = Field(0.001, gt=0, le=0.05, description="accepted share of strangers taken for somebody")
+
+
+class Retention(Model):
+    """How long each class of data rests here. No schedule for templates means: no capture."""
+
+    events_days: int = Field(30, ge=1, le=3650)
+    audit_days: int = Field(1095, ge=30, le=3650)
+    templates_days: int | None = Field(None, ge=1, le=1095, description="since the last interaction; at most 3 years")
+
+
+class Privacy(Model):
+    notice_version: str = Field("", max_length=64)
+    minor_age: int = Field(14, ge=0, le=21)
+    geolocation: bool = Field(True, description="punches carry the configured place of their device")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="hosts that events may be sent to; empty: those of upstreams"
+    )
+    health_fields: bool = False
+    impact_assessment: str = Field("", max_length=64, description="version of the impact assessment on file")
+
+
+class SiteConfig(Model):
+    """Everything the enterprise decides; versioned, diffed and rolled back as one document."""
+
+    site: str = Field("site", max_length=100)
+    timezone: Zone = "UTC"
+    devices: tuple[Device, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
+    modalities: dict[Modality, ModalitySwitch] = Field(default_factory=dict)
+    privacy: Privacy = Privacy()
+    retention: Retention = Retention()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> SiteConfig:
+        for what, names in (
+            ("devices", [d.name for d in self.devices]),
+            ("upstreams", [u.name for u in self.upstreams]),
+        ):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{what}: the name {min(twice)!r} is used twice; names must be unique")
+        return self
+
+
+class AgentConfig(Model):
+    gateway: Gateway
+    keys: Keys = Keys()
+    api: Api = Api()
+    adms: Adms = Adms()
+    site: SiteConfig = SiteConfig()
+
+
+STOP_TIMEOUT = timedelta(seconds=20)
+
+
+def explain(error: ValidationError, document: Any) -> list[str]:
+    """One sentence per fault: the key, the value as it was written, what is allowed."""
+    problems = []
+    for fault in error.errors():
+        key = ""
+        value: Any = document
+        secret = False
+        for part in fault["loc"]:
+            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+            secret = secret or part in {"password", "secret"}
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                value = None
+        if fault["type"] == "extra_forbidden":
+            problems.append(f"{key}: unknown key; look for a spelling mistake or a key of a newer version")
+        elif fault["type"] == "missing":
+            problems.append(f"{key}: missing, and required")
+        else:
+            shown = "(not shown)" if secret else repr(value)[:80] if not isinstance(value, dict | list) else ""
+            said = fault["msg"].removeprefix("Value error, ")
+            problems.append(f"{key or 'document'}: {shown + ' — ' if shown else ''}{said}")
+    return problems
+
+
+def parse(document: dict[str, Any], *, source: str) -> AgentConfig:
+    """Raises ConfigError."""
+    try:
+        return AgentConfig.model_validate(document)
+    except ValidationError as exc:
+        raise ConfigError(source, explain(exc, document)) from None
+
+
+def load(path: Path) -> AgentConfig:
+    """Read a TOML file. Raises ConfigError with the line of a syntax fault."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(str(path), ["there is no such file; deploy/agent.example.toml is a start"]) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(str(path), [f"cannot be read: {exc}"]) from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(str(path), [f"not valid TOML: {exc}"]) from exc
+    return parse(document, source=str(path))
