@@ -1,0 +1,207 @@
+"""People who administer this gateway: accounts, sign-in, sessions.
+
+Passwords are Argon2id; five failures lock an account for a while that doubles; sessions are random
+cookies stored hashed, listed and revocable. Verification takes the same time for unknown names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import argon2
+import pyotp
+
+from edge_agent.api.roles import Role
+
+MIN_PASSWORD = 12
+MAX_PASSWORD = 256  # Argon2 reads it all: a megabyte of password is an attack
+FREE_FAILURES = 5
+FIRST_LOCK = timedelta(seconds=30)
+MAX_LOCK = timedelta(hours=1)
+SESSION_LIFETIME = timedelta(hours=12)
+IDLE_LIFETIME = timedelta(minutes=60)
+
+_hasher = argon2.PasswordHasher()  # RFC 9106 low-memory profile: 64 MiB, t=3, p=4
+_DECOY = "$argon2id$v=19$m=65536,t=3,p=4$MTIzNDU2Nzg5MDEyMzQ1Ng$cGxlYXNlIGRvIG5vdCBtYXRjaCBhbnl0aGluZyEhISE"
+
+
+class BadPassword(ValueError):
+    """A new password that is not acceptable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    name: str
+    role: Role
+    has_totp: bool = False
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`id` is in clear only when it was just made."""
+
+    account: Account
+    csrf: str
+    expires_at: datetime
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignInRefused:
+    """Never says whether the name, the password or the code was wrong."""
+
+    tries_left: int | None = None
+    locked_until: datetime | None = None
+
+
+def check_new_password(password: str, *, name: str) -> None:
+    """Raises BadPassword saying what is allowed."""
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise BadPassword(f"password: {len(password)} characters; allowed: {MIN_PASSWORD} to {MAX_PASSWORD}")
+    if name.casefold() in password.casefold() or len(set(password)) < 5:
+        raise BadPassword("password: must not contain the account's name and needs at least 5 different characters")
+
+
+def hash_password(password: str) -> str:
+    """Slow on purpose: call it in a thread, outside the database's writer."""
+    return _hasher.hash(password)
+
+
+def add(connection: sqlite3.Connection, name: str, *, role: Role, password_hash: str | None, now: datetime) -> Account:
+    """Raises ValueError if the name is taken."""
+    try:
+        connection.execute(
+            "INSERT INTO accounts (name, role, password, created_at) VALUES (?,?,?,?)",
+            (name, role, password_hash, now.isoformat()),
+        )
+    except sqlite3.IntegrityError:
+        raise ValueError(f"name: {name!r} is taken") from None
+    return Account(name, role)
+
+
+def find(connection: sqlite3.Connection, name: str) -> Account | None:
+    row = connection.execute(
+        "SELECT name, role, totp_secret IS NOT NULL, disabled FROM accounts WHERE name = ?", (name,)
+    ).fetchone()
+    return Account(row[0], Role(row[1]), bool(row[2]), bool(row[3])) if row else None
+
+
+def listing(connection: sqlite3.Connection) -> list[Account]:
+    return [
+        Account(name, Role(role), bool(totp), bool(disabled))
+        for name, role, totp, disabled in connection.execute(
+            "SELECT name, role, totp_secret IS NOT NULL, disabled FROM accounts ORDER BY name"
+        )
+    ]
+
+
+def stored_hash(connection: sqlite3.Connection, name: str) -> tuple[str | None, bytes | None]:
+    """(password hash, sealed TOTP secret); (None, None) for an unknown name."""
+    row = connection.execute("SELECT password, totp_secret FROM accounts WHERE name = ?", (name,)).fetchone()
+    return (row[0], row[1]) if row else (None, None)
+
+
+def password_matches(password_hash: str | None, password: str) -> bool:
+    """Takes as long for an unknown account as for a wrong password. Call it in a thread."""
+    try:
+        return _hasher.verify(password_hash or _DECOY, password[:MAX_PASSWORD]) and password_hash is not None
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        return False
+
+
+def code_matches(secret: str, code: str, *, now: datetime) -> bool:
+    """TOTP of RFC 6238, one step of clock difference either way."""
+    return pyotp.TOTP(secret).verify(code.strip(), for_time=now, valid_window=1)
+
+
+def locked_until(connection: sqlite3.Connection, name: str, *, now: datetime) -> datetime | None:
+    row = connection.execute("SELECT locked_until FROM accounts WHERE name = ?", (name,)).fetchone()
+    until = datetime.fromisoformat(row[0]) if row and row[0] else None
+    return until if until and until > now else None
+
+
+def count_failure(connection: sqlite3.Connection, name: str, *, now: datetime) -> SignInRefused:
+    row = connection.execute(
+        "UPDATE accounts SET failures = failures + 1 WHERE name = ? RETURNING failures", (name,)
+    ).fetchone()
+    if row is None:
+        return SignInRefused()
+    over = row[0] - FREE_FAILURES
+    if over < 0:
+        return SignInRefused(tries_left=-over)
+    until = now + min(FIRST_LOCK * 2 ** min(over, 10), MAX_LOCK)
+    connection.execute("UPDATE accounts SET locked_until = ? WHERE name = ?", (until.isoformat(), name))
+    return SignInRefused(locked_until=until)
+
+
+def open_session(
+    connection: sqlite3.Connection, account: Account, *, address: str, agent: str, now: datetime
+) -> Session:
+    """Sign in: a fresh session, failures forgotten, expired sessions swept."""
+    session_id, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    connection.execute("UPDATE accounts SET failures = 0, locked_until = NULL WHERE name = ?", (account.name,))
+    connection.execute("DELETE FROM sessions WHERE expires_at <= ?", (now.isoformat(),))
+    expires = now + SESSION_LIFETIME
+    connection.execute(
+        "INSERT INTO sessions VALUES (?,?,?,?,?,?,?,?)",
+        (
+            _hash(session_id),
+            account.name,
+            csrf,
+            now.isoformat(),
+            expires.isoformat(),
+            now.isoformat(),
+            address[:64],
+            agent[:200],
+        ),
+    )
+    return Session(account, csrf, expires, session_id)
+
+
+def find_session(connection: sqlite3.Connection, session_id: str, *, now: datetime) -> Session | None:
+    """The session if it is valid now. Does not write; `touch` keeps it alive."""
+    row = connection.execute(
+        "SELECT a.name, a.role, a.totp_secret IS NOT NULL, a.disabled, s.csrf, s.expires_at, s.seen_at"
+        " FROM sessions s JOIN accounts a ON a.name = s.account WHERE s.id_hash = ?",
+        (_hash(session_id),),
+    ).fetchone()
+    if row is None:
+        return None
+    name, role, totp, disabled, csrf, expires, seen = row
+    idle = now - datetime.fromisoformat(seen)
+    if disabled or idle > IDLE_LIFETIME or now >= datetime.fromisoformat(expires):
+        return None
+    return Session(Account(name, Role(role), bool(totp)), csrf, datetime.fromisoformat(expires), session_id)
+
+
+def touch(connection: sqlite3.Connection, session_id: str, *, now: datetime) -> None:
+    connection.execute("UPDATE sessions SET seen_at = ? WHERE id_hash = ?", (now.isoformat(), _hash(session_id)))
+
+
+def close_session(connection: sqlite3.Connection, session_id: str) -> None:
+    connection.execute("DELETE FROM sessions WHERE id_hash = ?", (_hash(session_id),))
+
+
+def close_all_sessions(connection: sqlite3.Connection, account: str) -> int:
+    return connection.execute("DELETE FROM sessions WHERE account = ?", (account,)).rowcount
+
+
+def sessions(connection: sqlite3.Connection) -> list[tuple[str, str, str, str, str, str]]:
+    """(handle, account, created, seen, address, agent); the handle revokes and cannot sign in."""
+    return connection.execute(
+        "SELECT hex(substr(id_hash, 1, 8)), account, created_at, seen_at, address, agent FROM sessions"
+        " ORDER BY seen_at DESC"
+    ).fetchall()
+
+
+def revoke_session(connection: sqlite3.Connection, handle: str) -> bool:
+    return connection.execute("DELETE FROM sessions WHERE hex(substr(id_hash, 1, 8)) = ?", (handle,)).rowcount > 0
+
+
+def _hash(session_id: str) -> bytes:
+    return hashlib.sha256(session_id.encode()).digest()

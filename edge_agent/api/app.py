@@ -1,0 +1,108 @@
+"""The local HTTPS application: API and console behind one gate, one set of headers, one shape of error."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edge_agent import __version__
+from edge_agent.api import problems
+from edge_agent.api.access import AccessControl, scope_of
+
+MAX_BODY = 8 * 1024 * 1024  # an enrolment photo; everything else is far smaller
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self';"
+        " frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Strict-Transport-Security": "max-age=31536000",
+}
+
+
+class Shell:
+    """Around everything: a request id, the security headers, and an end to bodies that are too large."""
+
+    def __init__(self, app: ASGIApp, *, max_body: int = MAX_BODY) -> None:
+        self._app = app
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(4)
+        scope.setdefault("state", {})["request_id"] = request_id
+        seen = 0
+        started = False
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._max_body:
+                    raise HTTPException(413, f"the body is over {self._max_body} bytes")
+            return message
+
+        async def dressed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers["X-Request-Id"] = request_id
+                if "cache-control" not in headers:
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        await self._app(scope, bounded, dressed)
+
+
+def check_routes(app: FastAPI, public: Iterable[str]) -> None:
+    """Refuse to serve an application in which any route forgot its scope."""
+    open_routes = set(public)
+    for route in app.routes:
+        if not isinstance(route, APIRoute) or route.path in open_routes:
+            continue
+        if not any(scope_of(dependency.call) for dependency in route.dependant.dependencies):
+            raise RuntimeError(f"{sorted(route.methods)} {route.path} declares no scope and is not public")
+
+
+def create_app(
+    access: AccessControl, routers: Iterable[APIRouter], *, public: Iterable[str], state: dict[str, object]
+) -> FastAPI:
+    """Assemble the application. `public` names the paths that answer without a caller."""
+    app = FastAPI(
+        title="Edge agent",
+        version=__version__,
+        summary="Local configuration API of the attendance and door gateway",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,  # the interactive page loads scripts from elsewhere
+        redoc_url=None,
+        responses=problems.responses(401, 403, 429),
+    )
+    app.state.access = access
+    for name, value in state.items():
+        setattr(app.state, name, value)
+    for router in routers:
+        app.include_router(router)
+    app.add_exception_handler(problems.Problem, problems.on_problem)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid)
+    app.add_exception_handler(HTTPException, problems.on_http)
+    app.add_middleware(Shell)
+    check_routes(app, public)
+    return app

@@ -1,0 +1,243 @@
+"""The enterprise's configuration as one versioned document: show, compare, apply, roll back.
+
+A change is a whole document, applied all or nothing as a new version with actor, time and reason. Secrets
+never leave: they are taken out of what is shown and stored sealed; a document that leaves one out keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import SecretStr, ValidationError
+
+from edge_agent.config import ConfigError, SiteConfig, explain
+from edge_agent.database import Database
+
+SECRETS_AAD = b"edge-agent site secrets v1"
+SECRET_KEYS = frozenset({"password", "secret"})
+
+
+class StaleVersion(Exception):
+    """Somebody else changed the configuration first."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the configuration is at version {current} now; read it again and repeat the change")
+        self.current = current
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    number: int
+    at: datetime
+    actor: str
+    reason: str
+    site: SiteConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference; secrets show only that they differ."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+def _dump(site: SiteConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """The document without secrets, and the secrets by path. List items are addressed by their name."""
+    secrets: dict[str, str] = {}
+
+    def walk(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            shown = {}
+            for key, item in value.items():
+                if key in SECRET_KEYS and isinstance(item, SecretStr):
+                    if item.get_secret_value():
+                        secrets[f"{path}/{key}"] = item.get_secret_value()
+                    continue
+                shown[str(key)] = walk(item, f"{path}/{key}")
+            return shown
+        if isinstance(value, list | tuple):
+            return [
+                walk(item, f"{path}/{item['name'] if isinstance(item, dict) and 'name' in item else n}")
+                for n, item in enumerate(value)
+            ]
+        return value
+
+    # Python objects keep SecretStr apart; a second dump turns the rest into JSON values.
+    document = walk(site.model_dump(mode="python"), "")
+    return json.loads(json.dumps(document, default=str)), secrets
+
+
+def public(site: SiteConfig) -> dict[str, Any]:
+    """The declarative document, as `GET /config` shows it: complete, without secrets."""
+    return _dump(site)[0]
+
+
+def _with_secrets(document: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
+    """Fill in secrets that `document` leaves out, where the same named item had one."""
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    for path, secret in secrets.items():
+        parts = path.strip("/").split("/")
+        place: Any = copy
+        for part in parts[:-1]:
+            if isinstance(place, list):
+                place = next((item for item in place if isinstance(item, dict) and item.get("name") == part), None)
+            elif isinstance(place, dict):
+                place = place.get(part)
+            if place is None:
+                break
+        if isinstance(place, dict):
+            place.setdefault(parts[-1], secret)
+    return copy
+
+
+def differences(before: SiteConfig, after: SiteConfig) -> list[Change]:
+    """What would change, path by path. Named items are compared by name, not by place."""
+    found: list[Change] = []
+
+    def keyed(value: Any) -> Any:
+        if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+            return {item["name"]: item for item in value}
+        return value
+
+    def walk(old: Any, new: Any, path: str) -> None:
+        old, new = keyed(old), keyed(new)
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in [*old, *(k for k in new if k not in old)]:
+                walk(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        elif old != new and not (old in (None, [], {}) and new in (None, [], {})):
+            found.append(Change(path, old, new))
+
+    (old_document, old_secrets), (new_document, new_secrets) = _dump(before), _dump(after)
+    walk(old_document, new_document, "")
+    found += [
+        Change(path.strip("/").replace("/", "."), "(secret)", "(changed)")
+        for path in sorted(old_secrets.keys() | new_secrets.keys())
+        if old_secrets.get(path) != new_secrets.get(path)
+    ]
+    return found
+
+
+class Configuration:
+    """Holds the version in force; `apply` and `rollback` make new ones."""
+
+    def __init__(self, database: Database, *, key: bytes) -> None:
+        self._database = database
+        self._cipher = AESGCM(key)
+        self._changed = asyncio.Condition()
+        self.version: Version | None = None
+
+    @property
+    def site(self) -> SiteConfig:
+        if self.version is None:
+            raise RuntimeError("load() comes first")
+        return self.version.site
+
+    async def load(self, seed: SiteConfig, *, now: datetime) -> Version:
+        """The newest version; on a fresh install `seed` becomes version 1."""
+        found = await self._database.read(lambda c: self._read(c, None))
+        if found is None:
+            await self._database.write(
+                lambda c: self._insert(c, seed, number=1, actor="agent.toml", reason="first start", now=now)
+            )
+            found = await self._database.read(lambda c: self._read(c, None))
+        if found is None:
+            raise RuntimeError("the first configuration version was not stored")
+        self.version = found
+        return found
+
+    def complete(self, document: Mapping[str, Any]) -> SiteConfig:
+        """Validate a whole document against the schema, secrets kept. Raises ConfigError."""
+        merged = _with_secrets(document, _dump(self.site)[1])
+        try:
+            return SiteConfig.model_validate(merged)
+        except ValidationError as exc:
+            raise ConfigError("configuration", explain(exc, merged)) from None
+
+    async def apply(
+        self, site: SiteConfig, *, actor: str, reason: str, now: datetime, expected: int | None = None
+    ) -> Version:
+        """Make `site` the next version. Raises StaleVersion if `expected` is no longer the newest."""
+
+        def work(connection: sqlite3.Connection) -> Version:
+            newest = self._read(connection, None)
+            number = newest.number if newest else 0
+            if expected is not None and expected != number:
+                raise StaleVersion(number)
+            return self._insert(connection, site, number=number + 1, actor=actor, reason=reason, now=now)
+
+        version = await self._database.write(work)
+        async with self._changed:
+            self.version = version
+            self._changed.notify_all()
+        return version
+
+    async def rollback(self, number: int, *, actor: str, now: datetime) -> Version:
+        """A new version equal to version `number`. Raises KeyError if there is none."""
+        old = await self.at(number)
+        return await self.apply(old.site, actor=actor, reason=f"back to version {number}", now=now)
+
+    async def at(self, number: int) -> Version:
+        found = await self._database.read(lambda c: self._read(c, number))
+        if found is None:
+            raise KeyError(number)
+        return found
+
+    async def history(self, limit: int = 100) -> list[tuple[int, str, str, str]]:
+        """(number, at, actor, reason), newest first."""
+        return await self._database.read(
+            lambda c: c.execute(
+                "SELECT version, at, actor, reason FROM config_versions ORDER BY version DESC LIMIT ?", (limit,)
+            ).fetchall()
+        )
+
+    async def changed_since(self, number: int) -> Version:
+        """Wait for a version newer than `number`."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.version is not None and self.version.number > number)
+            if self.version is None:
+                raise RuntimeError("unreachable: the condition above holds")
+            return self.version
+
+    def _insert(
+        self, connection: sqlite3.Connection, site: SiteConfig, *, number: int, actor: str, reason: str, now: datetime
+    ) -> Version:
+        document, secrets = _dump(site)
+        nonce = os.urandom(12)
+        sealed = nonce + self._cipher.encrypt(nonce, json.dumps(secrets).encode(), SECRETS_AAD) if secrets else None
+        connection.execute(
+            "INSERT INTO config_versions VALUES (?,?,?,?,?,?)",
+            (number, now.isoformat(), actor, reason, json.dumps(document, ensure_ascii=False), sealed),
+        )
+        return Version(number, now, actor, reason, site)
+
+    def _read(self, connection: sqlite3.Connection, number: int | None) -> Version | None:
+        row = connection.execute(
+            "SELECT version, at, actor, reason, document, secrets FROM config_versions"
+            " WHERE ?1 IS NULL OR version = ?1 ORDER BY version DESC LIMIT 1",
+            (number,),
+        ).fetchone()
+        if row is None:
+            return None
+        version, at, actor, reason, document, sealed = row
+        secrets: dict[str, str] = {}
+        if sealed is not None:
+            try:
+                secrets = json.loads(self._cipher.decrypt(sealed[:12], sealed[12:], SECRETS_AAD))
+            except InvalidTag:
+                raise ConfigError(
+                    f"configuration version {version}",
+                    ["its secrets cannot be opened with this machine's key; restore the key or enter them again"],
+                ) from None
+        site = SiteConfig.model_validate(_with_secrets(json.loads(document), secrets))
+        return Version(version, datetime.fromisoformat(at), actor, reason, site)
