@@ -1,0 +1,147 @@
+"""Is this face good enough to compare? Measured on the face itself, refused with a reason a person can act on.
+
+Order matters: what makes the other measurements meaningless is asked first (no face, several, too small),
+then light, then sharpness, then pose and what covers the face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.matching.outcomes import Refused, SampleFault
+from edge_agent.matching.pad import yaw_ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One detected face, in pixels of the frame it was found in."""
+
+    box: tuple[float, float, float, float]  # x, y, width, height
+    landmarks: NDArray[np.float32]  # (5, 2): right eye, left eye, nose tip, right and left corner of the mouth
+    score: float
+
+    @property
+    def eye_distance(self) -> float:
+        return float(np.linalg.norm(self.landmarks[1] - self.landmarks[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class FaceQuality:
+    """What was measured; the unit of each value is the field's comment."""
+
+    eye_distance: float  # pixels of the frame
+    brightness: float  # median luma of the aligned face, 0..255
+    dark: float  # share of aligned pixels below 30
+    bright: float  # share of aligned pixels above 250
+    sharpness: float  # see `sharpness`
+    yaw: float  # see `yaw_ratio`
+    pitch: float  # nose between the lines of eyes and mouth: 0.5 in the middle
+    roll_deg: float
+    detector: float  # the detector's own score, 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Limits a sample must keep. The enrolment set is stricter: a poor reference fails every later probe."""
+
+    eye_distance: float
+    brightness: tuple[float, float]
+    bright: float
+    sharpness: float
+    yaw: float
+    pitch: tuple[float, float]
+    roll_deg: float
+    detector: float
+    second_face: float  # a second face wider than this share of the first is in the way
+
+
+PROBE = Gates(
+    eye_distance=18.0,
+    brightness=(40.0, 225.0),
+    bright=0.35,
+    sharpness=3.0,
+    yaw=0.35,
+    pitch=(0.2, 0.85),
+    roll_deg=40.0,
+    detector=0.75,
+    second_face=0.7,
+)
+ENROLMENT = Gates(
+    eye_distance=30.0,
+    brightness=(60.0, 210.0),
+    bright=0.2,
+    sharpness=5.0,
+    yaw=0.2,
+    pitch=(0.3, 0.75),
+    roll_deg=20.0,
+    detector=0.85,
+    second_face=0.5,
+)
+
+
+def measure(face: Face, aligned: NDArray[np.uint8]) -> FaceQuality:
+    """`aligned` is the (112, 112, 3) BGR crop the embedding is made of."""
+    luma = np.asarray(cv2.cvtColor(aligned, cv2.COLOR_BGR2GRAY), np.uint8)
+    core = luma[24:104, 20:92]  # eyes to mouth: no hair, no background
+    right, left, nose, mouth_right, mouth_left = face.landmarks.astype(np.float64)
+    eyes, mouth = (right + left) / 2, (mouth_right + mouth_left) / 2
+    down = mouth - eyes
+    span = max(float(down @ down), 1e-9)
+    axis = left - right
+    return FaceQuality(
+        eye_distance=face.eye_distance,
+        brightness=float(np.median(core)),
+        dark=float(np.mean(core < 30)),
+        bright=float(np.mean(core > 250)),
+        sharpness=sharpness(core),
+        yaw=yaw_ratio(face.landmarks),
+        pitch=float((nose - eyes) @ down) / span,
+        roll_deg=float(np.degrees(np.arctan2(axis[1], axis[0]))),
+        detector=face.score,
+    )
+
+
+def sharpness(luma: NDArray[np.uint8]) -> float:
+    """Mean absolute Laplacian over contrast, in per cent: falls with blur, hardly with light."""
+    contrast = float(luma.std())
+    if contrast < 1.0:
+        return 0.0
+    return 100.0 * float(np.abs(cv2.Laplacian(luma, cv2.CV_32F)).mean()) / contrast / 4.0
+
+
+def judge(quality: FaceQuality, gates: Gates) -> Refused | None:
+    """The first limit not kept, or None."""
+    low, high = gates.brightness
+    if quality.eye_distance < gates.eye_distance:
+        return Refused(SampleFault.TOO_SMALL, quality.eye_distance, gates.eye_distance)
+    if quality.brightness < low:
+        return Refused(SampleFault.TOO_DARK, quality.brightness, low)
+    if quality.brightness > high:
+        return Refused(SampleFault.TOO_BRIGHT, quality.brightness, high)
+    if quality.bright > gates.bright:
+        return Refused(SampleFault.TOO_BRIGHT, quality.bright, gates.bright)
+    if quality.sharpness < gates.sharpness:
+        return Refused(SampleFault.BLURRED, quality.sharpness, gates.sharpness)
+    if abs(quality.yaw) > gates.yaw:
+        return Refused(SampleFault.LOOK_AT_CAMERA, abs(quality.yaw), gates.yaw)
+    if not gates.pitch[0] <= quality.pitch <= gates.pitch[1]:
+        return Refused(SampleFault.LOOK_AT_CAMERA, quality.pitch, gates.pitch[quality.pitch > gates.pitch[1]])
+    if abs(quality.roll_deg) > gates.roll_deg:
+        return Refused(SampleFault.LOOK_AT_CAMERA, abs(quality.roll_deg), gates.roll_deg)
+    if quality.detector < gates.detector:
+        return Refused(SampleFault.COVERED, quality.detector, gates.detector)
+    return None
+
+
+def choose(faces: list[Face], gates: Gates) -> Face | Refused:
+    """The one face that is meant: the widest, unless another is nearly as wide."""
+    if not faces:
+        return Refused(SampleFault.NO_FACE)
+    first, *others = sorted(faces, key=lambda face: face.box[2], reverse=True)
+    if others and others[0].box[2] > gates.second_face * first.box[2]:
+        return Refused(SampleFault.MORE_THAN_ONE_FACE, len(faces), 1)
+    return first
