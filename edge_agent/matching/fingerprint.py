@@ -1,0 +1,98 @@
+"""Fingerprint image or record -> comparable sample.
+
+Minutiae come from LEADER, a fully convolutional network that looks at the grey image itself, so there is no
+enhancement in front of it but bringing the image to 500 dpi and to the grey range the network expects.
+Minutiae from another extractor (records) are another pipeline: they compare among themselves, against their
+own thresholds.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edge_agent.matching.models import model_path
+from edge_agent.matching.outcomes import Refused, SampleFault
+from templates_store.gallery.finger_template import MAX_MINUTIAE, MinutiaeTemplate, MinutiaKind
+from templates_store.template import TemplateFormat
+
+LEADER = ("afis", "weights/leader/LEADER.onnx", "da96e1221eea4afdf153997d6c4854ed306c146cfac76046e66cdecc14b2a1bb")
+LEADER_DPI = 500.0
+LEADER_MULTIPLE = 32  # both sides of its input
+ANGLE, KIND, QUALITY = 1, 2, 3  # channels of its output; QUALITY is zero but at minutiae
+MIN_QUALITY = 0.3  # measured: below, false minutiae cost more than the true ones bring
+MIN_MINUTIAE = 8
+MIN_DPI, MAX_DPI = 150.0, 2000.0
+MIN_SIDE, MAX_PIXELS = 64, 1_000_000  # at 500 dpi; a flat impression needs a fifth of it
+
+FROM_IMAGE = TemplateFormat("leader+mcc16/1")
+FROM_RECORD = TemplateFormat("iso19794-2+mcc16/1")
+
+
+@dataclass(frozen=True, slots=True)
+class FingerSample:
+    """One impression, ready to compare or to store as `template.encode()`."""
+
+    template: MinutiaeTemplate = field(repr=False)
+    format: TemplateFormat
+    quality: float  # 0..100
+
+
+class FingerprintEngine:
+    """LEADER behind one session. `sample` may be called from several threads at once."""
+
+    format = FROM_IMAGE
+
+    def __init__(self, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session: Any = onnxruntime.InferenceSession(
+            str(model_path(*LEADER)), options, providers=["CPUExecutionProvider"]
+        )
+        self._running = threading.Semaphore(threads)
+
+    def sample(self, image: NDArray[np.uint8], *, dpi: float) -> FingerSample | Refused:
+        """Minutiae of one grey image, shape (H, W), or why there are none to compare."""
+        if not MIN_DPI <= dpi <= MAX_DPI or image.ndim != 2 or image.dtype != np.uint8:
+            return Refused(SampleFault.BAD_IMAGE)
+        scale = LEADER_DPI / dpi
+        height, width = (round(side * scale) for side in image.shape)
+        if height * width > MAX_PIXELS:
+            return Refused(SampleFault.BAD_IMAGE, height * width, MAX_PIXELS)
+        if min(height, width) < MIN_SIDE:
+            return Refused(SampleFault.SMALL_AREA, min(height, width), MIN_SIDE)
+        if (height, width) != image.shape:
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+        template = self._minutiae(image)
+        if len(template) < MIN_MINUTIAE:
+            return Refused(SampleFault.TOO_FEW_MINUTIAE, len(template), MIN_MINUTIAE)
+        return FingerSample(template, self.format, float(100 * template.quality.mean()))
+
+    def _minutiae(self, image: NDArray[np.uint8]) -> MinutiaeTemplate:
+        height, width = image.shape
+        down, right = -height % LEADER_MULTIPLE, -width % LEADER_MULTIPLE
+        top, left = down // 2, right // 2
+        padded = np.pad(
+            image, ((top, down - top), (left, right - left)), constant_values=int(image[0, 0])
+        )  # the corner is background
+        with self._running:
+            output = self._session.run(None, {"input": padded[None, :, :, None].astype(np.float32)})[0][0]
+        output = output[top : top + height, left : left + width]
+        rows, columns = np.nonzero(output[:, :, QUALITY] >= MIN_QUALITY)
+        found = output[rows, columns]
+        best = np.argsort(-found[:, QUALITY], kind="stable")[:MAX_MINUTIAE]
+        return MinutiaeTemplate(
+            xy=np.stack([columns[best], -rows[best]], axis=1).astype(np.float32),
+            angle=(found[best, ANGLE] % math.tau).astype(np.float32),
+            quality=found[best, QUALITY].astype(np.float32),
+            kind=np.where(found[best, KIND] >= 0.5, MinutiaKind.ENDING, MinutiaKind.BIFURCATION).astype(np.uint8),
+        )
