@@ -26,6 +26,7 @@ from pydantic import (
 
 from device_drivers import catalog, devices
 from device_drivers.links import split_address
+from edge_agent.policy.rules import AccessRules
 from templates_store.template import Modality
 
 
@@ -211,6 +212,7 @@ class SiteConfig(Model):
     modalities: dict[Modality, ModalitySwitch] = Field(default_factory=dict)
     privacy: Privacy = Privacy()
     retention: Retention = Retention()
+    access: AccessRules = AccessRules()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> SiteConfig:

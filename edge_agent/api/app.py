@@ -79,7 +79,7 @@ def check_routes(app: FastAPI, public: Iterable[str]) -> None:
         if not isinstance(route, APIRoute) or route.path in open_routes:
             continue
         if not any(scope_of(dependency.call) for dependency in route.dependant.dependencies):
-            raise RuntimeError(f"{sorted(route.methods)} {route.path} declares no scope and is not public")
+            raise RuntimeError(f"{sorted(route.methods or [])} {route.path} declares no scope and is not public")
 
 
 def create_app(

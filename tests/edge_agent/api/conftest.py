@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
+from tests.edge_agent.api.client import Site, make_site
 
 SCHEMA = Path(__file__).resolve().parents[3] / "edge_agent" / "schema" / "0004_governance.sql"
 
@@ -20,3 +23,11 @@ def connection() -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.executescript(SCHEMA.read_text("utf-8"))
     return connection
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    made = await make_site(tmp_path)
+    yield made
+    for close in made.closers:
+        close()

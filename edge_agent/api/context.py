@@ -1,0 +1,77 @@
+"""What the routes may use, handed over by the composition root."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Header, Request
+
+from edge_agent.api.access import Caller
+from edge_agent.api.problems import Problem
+from edge_agent.audit import Anchor, AuditLog, Entry
+from edge_agent.configuration import Configuration
+from edge_agent.database import Database
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Governance:
+    """Identity, configuration and accountability: what every noun of the API stands on."""
+
+    database: Database
+    configuration: Configuration
+    audit: AuditLog
+    now: Callable[[], datetime]
+    anchors: Callable[[], Sequence[Anchor]]
+    open_secret: Callable[[bytes], str]  # second-factor secrets rest sealed
+    seal_secret: Callable[[str], bytes]
+
+    async def act(self, caller: str, entry: Entry, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` and write its audit row in one transaction: neither is there without the other."""
+
+        def both(connection: sqlite3.Connection) -> T:
+            result = work(connection)
+            self.audit.append(connection, entry, now=self.now())
+            return result
+
+        return await self.database.write(both)
+
+    async def note(self, entry: Entry) -> None:
+        """An audit row for something that writes nothing itself: reading personal data, a refusal."""
+        await self.database.write(lambda c: self.audit.append(c, entry, now=self.now()))
+
+
+def governance(request: Request) -> Governance:
+    context: Governance = request.app.state.governance
+    return context
+
+
+Context = Annotated[Governance, Depends(governance)]
+
+
+def caller_of(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def etag(version: int | str) -> str:
+    return f'"{version}"'
+
+
+def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
+    """The version a change is based on. A change without one could undo somebody else's."""
+    if if_match is None:
+        raise Problem(428, "send If-Match with the ETag you read, so that nobody's change is undone", code="if_match")
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if not text.isdecimal() or len(text) > 18:
+        raise Problem(412, f"If-Match: {if_match[:40]!r} is no ETag of ours", code="stale")
+    return int(text)
+
+
+ExpectedVersion = Annotated[int, Depends(expected_version)]
+Json = dict[str, Any]

@@ -1,0 +1,78 @@
+"""A gateway's governance part and a browser-like client, for the tests of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+
+from edge_agent.api import access_tokens, audit, configuration, session, tokens
+from edge_agent.api.access import CSRF_HEADER, AccessControl
+from edge_agent.api.app import create_app
+from edge_agent.api.context import Governance
+from edge_agent.audit import AuditLog
+from edge_agent.config import SiteConfig
+from edge_agent.configuration import Configuration
+from edge_agent.database import Database
+
+BASE = "https://gw.example"
+PASSWORD = "correct horse battery staple"
+
+
+@dataclass
+class Clock:
+    at: datetime = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def pass_by(self, time: timedelta) -> None:
+        self.at += time
+
+
+@dataclass
+class Site:
+    governance: Governance
+    app: FastAPI
+    clock: Clock
+    closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def client(self, **headers: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=BASE, headers=headers)
+
+    async def administrator(self) -> httpx.AsyncClient:
+        """A signed-in browser: the first account of a fresh gateway."""
+        now = self.clock()
+        token = await self.governance.database.write(lambda c: access_tokens.bootstrap(c, now=now))
+        client = self.client()
+        answer = await client.post("/api/v1/setup", json={"token": token, "name": "linlan", "password": PASSWORD})
+        assert answer.status_code == 201, answer.text
+        client.headers[CSRF_HEADER] = answer.json()["csrf"]
+        return client
+
+
+async def make_site(folder: Path, seed: SiteConfig | None = None) -> Site:
+    clock = Clock()
+    database = Database.open(folder / "agent.db")
+    settings = Configuration(database, key=b"c" * 32)
+    await settings.load(seed or SiteConfig(), now=clock())
+    governance = Governance(
+        database=database,
+        configuration=settings,
+        audit=AuditLog(b"a" * 32),
+        now=clock,
+        anchors=list,
+        open_secret=lambda sealed: sealed.decode(),
+        seal_secret=lambda secret: secret.encode(),
+    )
+    app = create_app(
+        AccessControl(database, now=clock),
+        [session.router, tokens.router, configuration.router, audit.router],
+        public=session.PUBLIC,
+        state={"governance": governance},
+    )
+    return Site(governance, app, clock, [database.close])

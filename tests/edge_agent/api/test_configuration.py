@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from edge_agent.configuration import Configuration
+from tests.edge_agent.api.client import Site
+
+DEVICE = {"name": "lobby", "kind": "zkteco", "address": "192.0.2.7", "password": "4711"}
+
+
+async def read(client: httpx.AsyncClient) -> tuple[dict[str, Any], str]:
+    answer = await client.get("/api/v1/config")
+    return answer.json(), answer.headers["etag"]
+
+
+async def put(client: httpx.AsyncClient, document: Any, tag: str, **query: str) -> httpx.Response:
+    return await client.put("/api/v1/config", json=document, params=query, headers={"If-Match": tag})
+
+
+async def test_a_document_goes_in_whole_and_comes_back_without_secrets(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    document["devices"] = [DEVICE]
+    applied = await put(client, document, tag, reason="new lobby")
+    assert applied.status_code == 200, applied.text
+    document, tag = await read(client)
+    assert tag == '"2"'
+    assert document["devices"][0]["name"] == "lobby"
+    assert "4711" not in str(document)
+    assert site.governance.configuration.site.devices[0].password.get_secret_value() == "4711"
+
+
+async def test_a_secret_left_out_stays_and_its_change_shows_as_changed_only(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    document["devices"] = [DEVICE]
+    await put(client, document, tag)
+    document, tag = await read(client)
+    document["site"] = "HQ"
+    await put(client, document, tag)
+    assert site.governance.configuration.site.devices[0].password.get_secret_value() == "4711"
+    document, tag = await read(client)
+    document["devices"][0]["password"] = "1234"
+    changes = (await put(client, document, tag, dry_run="true")).json()["changes"]
+    assert changes == [{"path": "devices.lobby.password", "before": "(secret)", "after": "(changed)"}]
+
+
+async def test_secrets_rest_sealed_and_survive_a_restart(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    document["devices"] = [{**DEVICE, "password": "a-secret-of-the-site"}]
+    await put(client, document, tag)
+    dump = await site.governance.database.read(lambda c: "\n".join(c.iterdump()))
+    assert "a-secret-of-the-site" not in dump
+    again = Configuration(site.governance.database, key=b"c" * 32)
+    await again.load(site.governance.configuration.site, now=site.clock())
+    assert again.site.devices[0].password.get_secret_value() == "a-secret-of-the-site"
+
+
+async def test_a_dry_run_says_what_would_change_and_changes_nothing(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    document["devices"] = [DEVICE]
+    document["timezone"] = "Asia/Shanghai"
+    answer = (await put(client, document, tag, dry_run="true")).json()
+    assert {change["path"] for change in answer["changes"]} >= {"timezone", "devices.lobby.address"} or {
+        change["path"] for change in answer["changes"]
+    } >= {"timezone", "devices"}
+    assert (await read(client))[1] == tag
+
+
+async def test_a_change_on_an_old_version_is_refused_with_the_newer_one(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    await put(client, {**document, "site": "one"}, tag)
+    late = await put(client, {**document, "site": "two"}, tag)
+    assert late.status_code == 412
+    assert late.headers["etag"] == '"2"'
+    assert (await read(client))[0]["site"] == "one"
+
+
+async def test_a_change_without_if_match_is_refused(site: Site) -> None:
+    client = await site.administrator()
+    assert (await client.put("/api/v1/config", json={})).status_code == 428
+
+
+async def test_an_invalid_document_names_each_field_and_applies_nothing(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    answer = await put(client, {**document, "timezone": "Mars", "devices": [{**DEVICE, "kind": "x"}]}, tag)
+    assert answer.status_code == 422
+    assert {fault["field"] for fault in answer.json()["errors"]} == {"timezone", "devices[0].kind"}
+    assert (await read(client))[1] == tag
+
+
+async def test_an_old_version_can_be_put_back(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    await put(client, {**document, "site": "one"}, tag, reason="try")
+    answer = await client.post("/api/v1/config/versions/1/restore", headers={"If-Match": '"2"'})
+    assert answer.json()["version"] == 3
+    assert (await read(client))[0] == document
+    reasons = [v["reason"] for v in (await client.get("/api/v1/config/versions")).json()]
+    assert reasons == ["back to version 1", "try", "first start"]
+    assert (await client.get("/api/v1/config/versions/99")).status_code == 404
+
+
+async def test_a_change_leaves_an_audit_row_and_reading_the_audit_another(site: Site) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    await put(client, {**document, "site": "one"}, tag)
+    await client.get("/api/v1/audit")
+    actions = [row["action"] for row in (await client.get("/api/v1/audit")).json()["rows"]]
+    assert actions == ["audit.read", "config.apply", "gateway.claim"]
+    assert (await client.get("/api/v1/audit/verify")).json()["intact"] is True
+
+
+@pytest.mark.parametrize("tag", ['"x"', "*", '"999999999999999999999"'])
+async def test_a_strange_etag_is_a_clear_refusal(site: Site, tag: str) -> None:
+    client = await site.administrator()
+    assert (await put(client, {}, tag)).status_code == 412

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from edge_agent.api.access import COOKIE, CSRF_HEADER
+from tests.edge_agent.api.client import PASSWORD, Site
+
+
+async def test_a_fresh_gateway_is_claimed_once(site: Site) -> None:
+    await site.administrator()
+    again = await site.client().post("/api/v1/setup", json={"token": "0000", "name": "mallory", "password": PASSWORD})
+    assert again.status_code == 409
+    assert again.headers["content-type"] == "application/problem+json"
+    assert "edge-agent token bootstrap" in again.json()["detail"]
+
+
+async def test_the_cookie_is_host_only_secure_and_out_of_scripts(site: Site) -> None:
+    await site.administrator()
+    answer = await site.client().post("/api/v1/session", json={"name": "linlan", "password": PASSWORD})
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{COOKIE}=")
+    for attribute in ("HttpOnly", "Secure", "SameSite=strict", "Path=/"):
+        assert attribute in cookie
+    assert "Domain" not in cookie
+
+
+async def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(site: Site) -> None:
+    await site.administrator()
+    wrong = await site.client().post("/api/v1/session", json={"name": "linlan", "password": "x" * 12})
+    unknown = await site.client().post("/api/v1/session", json={"name": "nobody", "password": "x" * 12})
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.json()["detail"] == unknown.json()["detail"]
+
+
+async def test_five_failures_lock_even_the_right_password_for_a_while(site: Site) -> None:
+    await site.administrator()
+    client = site.client()
+    for _ in range(5):
+        await client.post("/api/v1/session", json={"name": "linlan", "password": "x" * 12})
+    locked = await client.post("/api/v1/session", json={"name": "linlan", "password": PASSWORD})
+    assert locked.status_code == 401
+    assert locked.json()["code"] == "locked"
+    site.clock.pass_by(timedelta(seconds=31))
+    assert (await client.post("/api/v1/session", json={"name": "linlan", "password": PASSWORD})).status_code == 200
+
+
+async def test_one_address_cannot_try_for_ever(site: Site) -> None:
+    client = site.client()
+    statuses = [
+        (await client.post("/api/v1/setup", json={"token": "x", "name": "mallory", "password": "short"})).status_code
+        for _ in range(12)
+    ]
+    assert statuses[0] == 422
+    assert statuses[-1] == 429
+
+
+async def test_a_change_without_the_csrf_token_is_refused(site: Site) -> None:
+    client = await site.administrator()
+    del client.headers[CSRF_HEADER]
+    refused = await client.post("/api/v1/tokens", json={"name": "ci", "scopes": ["events:read"]})
+    assert refused.status_code == 403
+    assert refused.json()["code"] == "csrf"
+
+
+async def test_signing_out_ends_the_session(site: Site) -> None:
+    client = await site.administrator()
+    assert (await client.get("/api/v1/session/me")).json()["name"] == "linlan"
+    cookie = client.cookies[COOKIE]
+    assert (await client.delete("/api/v1/session/me")).status_code == 204
+    client.cookies.set(COOKIE, cookie)
+    assert (await client.get("/api/v1/session/me")).status_code == 401
+
+
+async def test_a_token_holds_no_more_than_its_maker(site: Site) -> None:
+    client = await site.administrator()
+    beyond = await client.post("/api/v1/tokens", json={"name": "x", "scopes": ["people:export"]})
+    assert beyond.status_code == 403
+    made = (await client.post("/api/v1/tokens", json={"name": "ci", "scopes": ["audit:read"]})).json()
+    machine = site.client(Authorization=f"Bearer {made['token']}")
+    assert (await machine.get("/api/v1/audit")).status_code == 200
+    assert (await machine.get("/api/v1/config")).status_code == 403
+    assert (await client.delete("/api/v1/tokens/ci")).status_code == 204
+    assert (await machine.get("/api/v1/audit")).status_code == 401
+
+
+async def test_another_browser_can_be_thrown_out(site: Site) -> None:
+    client = await site.administrator()
+    other = site.client()
+    await other.post("/api/v1/session", json={"name": "linlan", "password": PASSWORD}, headers={"User-Agent": "other"})
+    handles = {s["agent"]: s["handle"] for s in (await client.get("/api/v1/sessions")).json()}
+    assert (await client.delete(f"/api/v1/sessions/{handles['other']}")).status_code == 204
+    assert (await other.get("/api/v1/session/me")).status_code == 401
+    assert (await client.get("/api/v1/session/me")).status_code == 200
+
+
+async def test_every_answer_carries_the_security_headers(site: Site) -> None:
+    answer = await site.client().get("/api/v1/session/me")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_body_over_the_limit_is_refused(site: Site) -> None:
+    answer = await site.client().post("/api/v1/session", content=b"x" * (9 * 1024 * 1024))
+    assert answer.status_code == 413

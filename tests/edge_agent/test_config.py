@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent import config
+
+GOOD: dict[str, Any] = {
+    "gateway": {"name": "gw-1", "tenant": "acme"},
+    "site": {
+        "timezone": "Asia/Shanghai",
+        "devices": [{"name": "lobby", "kind": "zkteco", "address": "192.0.2.7", "password": "4711"}],
+        "upstreams": [{"name": "hr", "url": "https://hr.example/punches", "secret": "s3cret-value"}],
+    },
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """GOOD with one value put in at a dotted path; numbers index lists."""
+
+    def put(node: Any, parts: list[str]) -> Any:
+        if not parts:
+            return value
+        if isinstance(node, list):
+            return [put(item, parts[1:]) if n == int(parts[0]) else item for n, item in enumerate(node)]
+        return {**node, parts[0]: put(node.get(parts[0], {}), parts[1:])}
+
+    made: dict[str, Any] = put(GOOD, path.split("."))
+    return made
+
+
+def problems(document: dict[str, Any]) -> str:
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse(document, source="agent.toml")
+    return str(caught.value)
+
+
+def test_a_good_document_becomes_frozen_models() -> None:
+    parsed = config.parse(GOOD, source="agent.toml")
+    driver = parsed.site.devices[0].for_driver(parsed.site.timezone)
+    assert (driver.address, driver.timezone, driver.password) == ("192.0.2.7", "Asia/Shanghai", "4711")
+
+
+def test_biometrics_are_off_unless_somebody_switches_them_on() -> None:
+    site = config.parse(GOOD, source="agent.toml").site
+    assert site.modalities == {}
+    assert site.devices[0].biometrics == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("gateway.nmae", "x", ["gateway.nmae", "unknown key"]),
+        ("site.devices.0.kind", "zkteko", ["site.devices[0].kind", "'zkteko'", "zkteco"]),
+        ("site.timezone", "China", ["site.timezone", "'China'", "Asia/Shanghai"]),
+        ("site.upstreams.0.url", "http://hr.example/", ["site.upstreams[0]", "https://"]),
+        ("site.retention", {"events_days": 0}, ["site.retention.events_days", "0", "greater than or equal to 1"]),
+        ("site.retention", {"templates_days": 2000}, ["site.retention.templates_days", "1095"]),
+        ("api", {"certificate": "/x.pem"}, ["api", "go together"]),
+        ("site.devices", GOOD["site"]["devices"] * 2, ["'lobby' is used twice"]),
+    ],
+)
+def test_a_refusal_names_the_key_the_value_and_what_is_allowed(path: str, value: Any, words: list[str]) -> None:
+    said = problems(changed(path, value))
+    for word in words:
+        assert word in said
+
+
+def test_a_missing_key_is_named() -> None:
+    assert "gateway.tenant: missing" in problems({"gateway": {"name": "gw-1"}})
+
+
+def test_secrets_are_not_repeated_in_refusals() -> None:
+    document = changed("site.upstreams.0.secret", ["s3cret-value"])
+    assert "s3cret-value" not in problems(document)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    document = changed("site.timezone", "China")
+    document["gateway"] = {"name": "gw-1"}
+    assert problems(document).startswith("agent.toml: 2 thing(s)")
+
+
+def test_a_file_that_is_no_toml_names_the_place(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text("[gateway\nname = 1", "utf-8")
+    with pytest.raises(config.ConfigError, match="line 1"):
+        config.load(file)
+
+
+def test_a_missing_file_says_where_to_start(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigError, match=r"agent\.example\.toml"):
+        config.load(tmp_path / "none.toml")
