@@ -1,0 +1,453 @@
+"""The outbox: every event once, in the gateway's order, until everybody who must hear of it has.
+
+One table of events with a sequence without gaps; per sink, the ranges of sequences it needs no more.
+Ranges instead of one position, because after an outage a sink drains two lanes side by side: what
+happened since goes first, up to half of each batch, and the backlog fills the rest. A million events
+behind, a punch made now is still upstream in seconds. Receivers order by `sequence`, not by arrival.
+
+The books balance per sink, at any moment: received = delivered + pending + quarantined + discarded.
+
+An event is pruned when its retention is over and every mandatory sink has it; then a digest of its id
+stays, so that a terminal's old log, read again years later, is still recognised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from edge_agent.database import Database, utc_now
+from edge_agent.delivery import ranges
+from edge_agent.delivery.event import COLUMNS, JSON, Event, Stored, append, digest, last_sequence, stored, utc_text
+
+__all__ = ["JSON", "Event", "Ledger", "Outbox", "Quarantined", "Revoked", "Stored", "UnknownSink", "append"]
+
+MAX_REPLY = 2000
+LANES_FROM = 1000  # a sink this far behind gets new events first
+PRUNE_STEP = 5000  # rows a transaction: pruning must not keep punches waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    sink: str
+    stored: Stored
+    reason: str
+    reply: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """One sink's books."""
+
+    sink: str
+    mandatory: bool
+    revoked: bool
+    received: int
+    delivered: int
+    pending: int
+    quarantined: int
+    discarded: int
+
+    @property
+    def balanced(self) -> bool:
+        return self.received == self.delivered + self.pending + self.quarantined + self.discarded
+
+
+class Revoked(Exception):
+    """The enterprise stopped this recipient: nothing may go there."""
+
+    def __init__(self, sink: str) -> None:
+        super().__init__(f"{sink} was revoked")
+        self.sink = sink
+
+
+class UnknownSink(KeyError):
+    """No sink of that name was ever registered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """A sink's row and ranges, read in one transaction."""
+
+    start: int
+    mandatory: bool
+    revoked: bool
+    delivered: int
+    discarded: int
+    settled: list[ranges.Range]
+    last: int
+
+    def gaps(self) -> list[ranges.Range]:
+        return ranges.gaps(self.settled, after=self.start, last=self.last)
+
+
+def _books(connection: sqlite3.Connection, sink: str) -> _Books:
+    row = connection.execute(
+        "SELECT start, mandatory, revoked_at, delivered, discarded FROM sinks WHERE name = ?", (sink,)
+    ).fetchone()
+    if row is None:
+        raise UnknownSink(sink)
+    settled = connection.execute("SELECT first, last FROM settled WHERE sink = ? ORDER BY first", (sink,)).fetchall()
+    return _Books(row[0], bool(row[1]), row[2] is not None, row[3], row[4], settled, last_sequence(connection))
+
+
+def _settle(connection: sqlite3.Connection, sink: str, books: _Books, more: list[ranges.Range]) -> None:
+    before, after = set(books.settled), set(ranges.union(books.settled, more))
+    connection.executemany(
+        "DELETE FROM settled WHERE sink = ? AND first = ?", [(sink, first) for first, _ in before - after]
+    )
+    connection.executemany("INSERT INTO settled VALUES (?, ?, ?)", [(sink, *pair) for pair in after - before])
+
+
+class Outbox:
+    """What sinks, flows and the API ask of the events table."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+        self._bell = asyncio.Event()
+        self._horizons: dict[str, int] = {}  # per sink far behind: later events go first
+        self.last_sequence = database.watch(last_sequence, self._advanced)
+
+    def _advanced(self, last: int) -> None:
+        self.last_sequence = last
+        self._ring()
+
+    def _ring(self) -> None:
+        self._bell.set()
+        self._bell = asyncio.Event()
+
+    # Writing and waiting
+
+    async def append(self, events: Iterable[Event]) -> int:
+        """Durable when this returns. How many were new. Raises DiskFull, CommitFailed, ValueError."""
+        batch = list(events)
+        now = self._clock()
+        return await self._database.write(lambda c: append(c, batch, now=now))
+
+    async def changed(self, after: int) -> int:
+        """Wait for an event beyond sequence `after`; the newest sequence."""
+        while self.last_sequence <= after:
+            await self._bell.wait()
+        return self.last_sequence
+
+    # Sinks
+
+    async def register(self, sink: str, *, mandatory: bool = True, from_now: bool = False) -> None:
+        """Make a sink known; one that is already known keeps its place. A revoked one begins anew, from now.
+
+        A new sink is owed everything stored, or with `from_now` only what comes.
+        """
+        at = utc_text(self._clock())
+
+        def work(connection: sqlite3.Connection) -> None:
+            known = connection.execute("SELECT revoked_at FROM sinks WHERE name = ?", (sink,)).fetchone()
+            if known is not None and known[0] is None:
+                connection.execute("UPDATE sinks SET mandatory = ? WHERE name = ?", (int(mandatory), sink))
+                return
+            last = last_sequence(connection)
+            (first,) = connection.execute("SELECT min(sequence) FROM events").fetchone()
+            start = last if from_now or known is not None or first is None else first - 1
+            connection.execute("DELETE FROM sinks WHERE name = ?", (sink,))
+            connection.execute(
+                "INSERT INTO sinks (name, mandatory, start, registered_at) VALUES (?, ?, ?, ?)",
+                (sink, int(mandatory), start, at),
+            )
+
+        await self._database.write(work, essential=True)
+        self._horizons.pop(sink, None)
+        self._ring()
+
+    async def revoke(self, sink: str) -> None:
+        """Durably stop a recipient; it holds nothing back from pruning any more."""
+        at = utc_text(self._clock())
+
+        def work(connection: sqlite3.Connection) -> None:
+            _books(connection, sink)
+            dropped = connection.execute("DELETE FROM quarantine WHERE sink = ?", (sink,)).rowcount
+            connection.execute(
+                "UPDATE sinks SET revoked_at = coalesce(revoked_at, ?), discarded = discarded + ? WHERE name = ?",
+                (at, dropped, sink),
+            )
+
+        await self._database.write(work, essential=True)
+        self._ring()
+
+    async def pending(self, sink: str, limit: int) -> list[Stored]:
+        """Up to `limit` events this sink is owed, released ones first. Raises Revoked, UnknownSink."""
+        horizon = self._horizons.get(sink)
+
+        def work(connection: sqlite3.Connection) -> tuple[list[Stored], int | None]:
+            books = _books(connection, sink)
+            if books.revoked:
+                raise Revoked(sink)
+            found = connection.execute(
+                f"SELECT {COLUMNS} FROM quarantine JOIN events USING (sequence)"  # noqa: S608
+                " WHERE sink = ? AND released = 1 ORDER BY sequence LIMIT ?",
+                (sink, limit),
+            ).fetchall()
+            gaps = books.gaps()
+            line = _horizon(gaps, horizon, last=books.last)
+            if line is None:
+                found += _fetch(connection, gaps, limit - len(found))
+            else:
+                live, old = ranges.clip(gaps, after=line), ranges.clip(gaps, upto=line)
+                found += _fetch(connection, live, min((limit + 1) // 2, limit - len(found)))
+                found += _fetch(connection, old, limit - len(found))
+            return [stored(row) for row in found], line
+
+        owed, line = await self._database.read(work)
+        if line is None:
+            self._horizons.pop(sink, None)
+        else:
+            self._horizons[sink] = line
+        return owed
+
+    async def due(self, sink: str, limit: int) -> list[Stored]:
+        """As `pending`, but waits until there is something."""
+        while True:
+            bell = self._bell
+            if owed := await self.pending(sink, limit):
+                return owed
+            await bell.wait()
+
+    async def ack(self, sink: str, sequences: Iterable[int]) -> int:
+        """The sink holds these durably. How many were still open; repeating an ack changes nothing."""
+        wanted = set(sequences)
+
+        def work(connection: sqlite3.Connection) -> int:
+            books = _books(connection, sink)
+            fresh = [n for n in wanted if n <= books.last and n > books.start and not ranges.covers(books.settled, n)]
+            _settle(connection, sink, books, list(ranges.runs(fresh)))
+            released = sum(
+                connection.execute(
+                    "DELETE FROM quarantine WHERE sink = ? AND sequence = ? AND released = 1", (sink, n)
+                ).rowcount
+                for n in wanted.difference(fresh)
+            )
+            connection.execute(
+                "UPDATE sinks SET delivered = delivered + ? WHERE name = ?", (len(fresh) + released, sink)
+            )
+            return len(fresh) + released
+
+        return await self._database.write(work, essential=True)
+
+    # Quarantine
+
+    async def quarantine(self, sink: str, sequence: int, *, reason: str, reply: str = "") -> None:
+        """Upstream will not have this one: set it aside with its reason, the rest moves on."""
+        at = utc_text(self._clock())
+
+        def work(connection: sqlite3.Connection) -> None:
+            books = _books(connection, sink)
+            if not ranges.covers(books.settled, sequence):
+                _settle(connection, sink, books, [(sequence, sequence)])
+            elif not connection.execute(
+                "SELECT 1 FROM quarantine WHERE sink = ? AND sequence = ?", (sink, sequence)
+            ).fetchone():
+                return  # delivered or discarded meanwhile
+            connection.execute(
+                "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, 0)",
+                (sink, sequence, reason, reply[:MAX_REPLY], at),
+            )
+
+        await self._database.write(work, essential=True)
+        self._ring()
+
+    async def quarantined(self, sink: str | None = None, *, limit: int = 100, after: int = 0) -> list[Quarantined]:
+        def work(connection: sqlite3.Connection) -> list[Quarantined]:
+            rows = connection.execute(
+                f"SELECT {COLUMNS}, sink, reason, reply, at FROM quarantine JOIN events USING (sequence)"  # noqa: S608
+                " WHERE released = 0 AND sequence > ? AND (?2 IS NULL OR sink = ?2) ORDER BY sequence, sink LIMIT ?",
+                (after, sink, limit),
+            )
+            return [Quarantined(row[8], stored(row), row[9], row[10], datetime.fromisoformat(row[11])) for row in rows]
+
+        return await self._database.read(work)
+
+    async def release(self, sink: str, sequences: Iterable[int] | None = None) -> int:
+        """A person wants these (or all) sent again. How many."""
+        return await self._judge(
+            sink, sequences, "UPDATE quarantine SET released = 1 WHERE sink = ? AND released = 0", discard=False
+        )
+
+    async def discard(self, sink: str, sequences: Iterable[int] | None = None) -> int:
+        """A person gives these (or all) up: this sink will never get them. How many."""
+        return await self._judge(
+            sink, sequences, "DELETE FROM quarantine WHERE sink = ? AND released = 0", discard=True
+        )
+
+    async def _judge(self, sink: str, sequences: Iterable[int] | None, sql: str, *, discard: bool) -> int:
+        chosen = None if sequences is None else sorted(set(sequences))
+
+        def work(connection: sqlite3.Connection) -> int:
+            _books(connection, sink)
+            if chosen is None:
+                count = connection.execute(sql, (sink,)).rowcount
+            else:
+                count = sum(connection.execute(sql + " AND sequence = ?", (sink, n)).rowcount for n in chosen)
+            if discard:
+                connection.execute("UPDATE sinks SET discarded = discarded + ? WHERE name = ?", (count, sink))
+            return count
+
+        count = await self._database.write(work, essential=True)
+        self._ring()
+        return count
+
+    # Books and lists
+
+    async def ledger(self, sink: str) -> Ledger:
+        return await self._database.read(lambda c: _ledger(c, sink))
+
+    async def stats(self) -> list[Ledger]:
+        """Every sink's books, revoked ones too, read at one moment."""
+
+        def work(connection: sqlite3.Connection) -> list[Ledger]:
+            names = connection.execute("SELECT name FROM sinks ORDER BY name").fetchall()
+            return [_ledger(connection, name) for (name,) in names]
+
+        return await self._database.read(work)
+
+    async def depth(self) -> int:
+        """Events that some mandatory sink still waits for: the longest of their queues."""
+        return max((books.pending for books in await self.stats() if books.mandatory and not books.revoked), default=0)
+
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        type_prefix: str | None = None,
+        device: str | None = None,
+        subject: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Stored]:
+        """A page of what is stored, in the gateway's order; the last sequence shown is the next cursor.
+
+        `since` and `until` bound `occurred_at`.
+        """
+        terms: list[tuple[str, Any]] = [("sequence > ?", after)]
+        if before is not None:
+            terms.append(("sequence < ?", before))
+        if type_prefix:
+            terms.append(("substr(type, 1, length(?)) = ?", type_prefix))
+        if device is not None:
+            terms.append(("device = ?", device))
+        if subject is not None:
+            terms.append(("subject = ?", subject))
+        if since is not None:
+            terms.append(("occurred_at >= ?", utc_text(since)))
+        if until is not None:
+            terms.append(("occurred_at < ?", utc_text(until)))
+        where = " AND ".join(term for term, _ in terms)
+        values = [value for term, value in terms for _ in range(term.count("?"))]
+        order = "DESC" if newest_first else "ASC"
+        sql = f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY sequence {order} LIMIT ?"  # noqa: S608
+        return await self._database.read(lambda c: [stored(row) for row in c.execute(sql, (*values, limit))])
+
+    # Retention
+
+    async def prune(self, before: datetime, *, limit: int = 1_000_000) -> int:
+        """Remove events recorded before `before` that no mandatory sink waits for. How many.
+
+        What an optional sink had not taken by then counts as discarded there. Quarantined events stay.
+        """
+        removed = 0
+        while removed < limit:
+            step = min(PRUNE_STEP, limit - removed)
+            old = await self._database.read(partial(_prunable, before=utc_text(before), limit=step))
+            if not old:
+                break
+            count = await self._database.write(partial(_prune, chosen=old), essential=True)
+            removed += count
+            if count < len(old):
+                break
+        return removed
+
+    async def relieve(self, *, limit: int = 20_000) -> int:
+        """When the disk runs short: remove the oldest delivered events although their time is not over."""
+        return await self.prune(datetime.max.replace(tzinfo=UTC), limit=limit)
+
+
+def _horizon(gaps: list[ranges.Range], known: int | None, *, last: int) -> int | None:
+    """After which sequence events go first; None while the sink keeps up."""
+    if ranges.total(gaps) <= LANES_FROM:
+        return None
+    if known is None and len(gaps) > 1:
+        known = gaps[-1][0] - 1  # the lanes of before a restart
+    if known is None or ranges.total(ranges.clip(gaps, after=known)) > LANES_FROM:
+        return last
+    return known
+
+
+def _fetch(connection: sqlite3.Connection, gaps: Iterable[ranges.Range], limit: int) -> list[Sequence[Any]]:
+    rows: list[Sequence[Any]] = []
+    for first, last in gaps:
+        if len(rows) >= limit:
+            break
+        rows += connection.execute(
+            f"SELECT {COLUMNS} FROM events WHERE sequence BETWEEN ? AND ? ORDER BY sequence LIMIT ?",  # noqa: S608
+            (first, last, limit - len(rows)),
+        ).fetchall()
+    return rows
+
+
+def _ledger(connection: sqlite3.Connection, sink: str) -> Ledger:
+    books = _books(connection, sink)
+    held, released = connection.execute(
+        "SELECT count(*) FILTER (WHERE released = 0), count(*) FILTER (WHERE released = 1) FROM quarantine"
+        " WHERE sink = ?",
+        (sink,),
+    ).fetchone()
+    return Ledger(
+        sink,
+        books.mandatory,
+        books.revoked,
+        received=books.last - books.start,
+        delivered=books.delivered,
+        pending=ranges.total(books.gaps()) + released,
+        quarantined=held,
+        discarded=books.discarded,
+    )
+
+
+def _line(connection: sqlite3.Connection) -> int:
+    """Up to where every mandatory sink has everything."""
+    line = last_sequence(connection)
+    for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 1 AND revoked_at IS NULL").fetchall():
+        if gaps := _books(connection, name).gaps():
+            line = min(line, gaps[0][0] - 1)
+    return line
+
+
+def _prunable(connection: sqlite3.Connection, *, before: str, limit: int) -> list[int]:
+    rows = connection.execute(
+        "SELECT sequence FROM events WHERE sequence <= ? AND recorded_at < ?"
+        " AND sequence NOT IN (SELECT sequence FROM quarantine) ORDER BY sequence LIMIT ?",
+        (_line(connection), before, limit),
+    )
+    return [n for (n,) in rows]
+
+
+def _prune(connection: sqlite3.Connection, *, chosen: list[int]) -> int:
+    line = _line(connection)  # a sink may have been added since the choice
+    held = {n for (n,) in connection.execute("SELECT sequence FROM quarantine")}
+    doomed = [n for n in chosen if n <= line and n not in held]
+    for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 0 AND revoked_at IS NULL").fetchall():
+        books = _books(connection, name)
+        late = [n for n in doomed if n > books.start and not ranges.covers(books.settled, n)]
+        _settle(connection, name, books, list(ranges.runs(late)))
+        connection.execute("UPDATE sinks SET discarded = discarded + ? WHERE name = ?", (len(late), name))
+    for n in doomed:
+        for (event_id,) in connection.execute("DELETE FROM events WHERE sequence = ? RETURNING id", (n,)).fetchall():
+            connection.execute("INSERT OR IGNORE INTO pruned_ids VALUES (?)", (digest(event_id),))
+    return len(doomed)
