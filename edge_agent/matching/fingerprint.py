@@ -18,8 +18,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edge_agent.matching import minutiae_record
 from edge_agent.matching.models import model_path
 from edge_agent.matching.outcomes import Refused, SampleFault
+from edge_agent.matching.record_values import BadRecord
 from templates_store.gallery.finger_template import MAX_MINUTIAE, MinutiaeTemplate, MinutiaKind
 from templates_store.template import TemplateFormat
 
@@ -76,6 +78,19 @@ class FingerprintEngine:
         if len(template) < MIN_MINUTIAE:
             return Refused(SampleFault.TOO_FEW_MINUTIAE, len(template), MIN_MINUTIAE)
         return FingerSample(template, self.format, float(100 * template.quality.mean()))
+
+    def from_record(self, data: bytes, *, view: int = 0) -> FingerSample | Refused:
+        """Minutiae somebody else extracted: one view of an ISO 19794-2 or ANSI 378 record.
+
+        Raises BadRecord for bytes that are no such record or have no such view.
+        """
+        record = minutiae_record.decode(data)
+        if not 0 <= view < len(record.views):
+            raise BadRecord(f"record of {len(record.views)} views has no view {view}")
+        template = minutiae_record.template_of(record.views[view], record.format)
+        if len(template) < MIN_MINUTIAE:
+            return Refused(SampleFault.TOO_FEW_MINUTIAE, len(template), MIN_MINUTIAE)
+        return FingerSample(template, FROM_RECORD, float(100 * template.quality.mean()))
 
     def _minutiae(self, image: NDArray[np.uint8]) -> MinutiaeTemplate:
         height, width = image.shape
