@@ -53,6 +53,13 @@ class _Reader:
 
 def read(data: bytes) -> MinutiaeRecord:
     """Decode any layout. Raises BadRecord."""
+    record = _read(data)
+    if not record.views:
+        raise BadRecord("a record without a finger")
+    return record
+
+
+def _read(data: bytes) -> MinutiaeRecord:
     if data[:4] != MAGIC:
         raise BadRecord("no minutiae record: the magic is missing")
     version, rest = data[4:8], data[8:]
@@ -73,6 +80,8 @@ def read(data: bytes) -> MinutiaeRecord:
 
 def write(record: MinutiaeRecord) -> bytes:
     """Encode in the record's own layout. Raises BadRecord for numbers that do not fit their fields."""
+    if not record.views:
+        raise BadRecord("a record without a finger")
     try:
         return _WRITERS[record.format](record)
     except struct.error as exc:

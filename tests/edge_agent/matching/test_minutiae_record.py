@@ -169,9 +169,21 @@ def test_reads_and_rewrites_the_records_of_a_commercial_extractor(folder: str) -
         b"FMR\x00030\0" + (15).to_bytes(4, "big") + b"\xff\xff\0",
         # ANSI 2004 whose extension claims to be shorter than its own header
         b"FMR\0 20\0" + bytes.fromhex("0026000000000000012c019000c500c501000000000000040001000300000000")[:30],
+        b"FMR\0 20\0" + (24).to_bytes(4, "big") + bytes.fromhex("0000012c019000c500c50000"),
         bytes(1 << 20),
     ],
-    ids=["empty", "magic", "version", "unknown", "archive", "minutiae", "representations", "extension", "huge"],
+    ids=[
+        "empty",
+        "magic",
+        "version",
+        "unknown",
+        "archive",
+        "minutiae",
+        "representations",
+        "extension",
+        "fingerless",
+        "huge",
+    ],
 )
 def test_refuses_hostile_records(data: bytes) -> None:
     with pytest.raises(BadRecord):
