@@ -1,0 +1,172 @@
+"""What a device uploads, table by table: parsed, recorded, then acknowledged in that table's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from device_drivers.adms import messages
+from device_drivers.adms.commands import Dialect
+from device_drivers.adms.link import DeviceLink
+from device_drivers.adms.rows import Row, decode_text, lines, number, parse_options, parse_row
+from device_drivers.devices import DeviceTemplate, DeviceUser
+from device_drivers.events import DeviceEvent, Origin
+
+PHOTO_TABLES = frozenset({"attphoto", "biophoto", "userpic"})
+TEMPLATE_TABLES = frozenset({"biodata", "fp", "fingertmp", "templatev10", "face"})
+USER_TABLES = frozenset({"user", "userinfo"})
+
+
+async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes:
+    """A `cdata` upload. Raises ProtocolError, LinkError, or whatever recording raised."""
+    session = link.session
+    table = query.get("table", "").lower()
+    kind = query.get("type", "").lower()
+    if kind == "biodata":  # the answer to ENROLL_BIO
+        count = await _templates(link, "biodata", _rows(link, body))
+        return f"OK: {count}".encode()
+    if table == "tabledata":
+        return await _tabledata(link, query, body)
+    if table == "options":
+        session.learn(parse_options(body, session.encoding))
+        return b"OK"
+    if table == "rtlog":
+        session.dialect = Dialect.SECURITY
+        await link.record(_access(link, body, link.clock()))
+        return b"OK"
+    if table == "rtstate":
+        session.dialect = Dialect.SECURITY
+        await _panel_state(link, body)
+        return b"OK"
+    stamp = next((value for key, value in query.items() if key.lower().endswith("stamp")), "")
+    name = table.upper()
+    if table == "attlog":
+        events = messages.attlog(
+            body, serial=link.serial, encoding=session.encoding, origin=_origin(link, link.clock())
+        )
+        await link.record(events, cursor=session.cursor_after(name, stamp))
+        count = len(events)
+    elif table in {"operlog", *USER_TABLES}:
+        count = await _operlog(link, body, cursor=session.cursor_after(name, stamp))
+    elif table in TEMPLATE_TABLES:
+        count = await _templates(link, table, _rows(link, body))
+    elif table in PHOTO_TABLES:
+        count = await _photos(link, table, body)
+    else:
+        link.counters["unknown_tables"] += 1
+        unknown = [messages.unreadable(link.serial, table[:32], line) for line in lines(body)]
+        await link.record(unknown)
+        count = len(unknown)
+    session.keep(name, stamp)
+    return f"OK: {count}".encode()
+
+
+async def receive_query(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes:
+    """A `querydata` upload: one packet of the answer to a query."""
+    answer = await _tabledata(link, query, body, command_id=number(query.get("cmdid", ""), -1))
+    await link.packet(number(query.get("cmdid", ""), -1), of=number(query.get("packcnt", ""), 1))
+    return answer
+
+
+def _origin(link: DeviceLink, now: datetime) -> Callable[[datetime | None], Origin]:
+    return lambda device_time: link.session.origin(now, device_time)
+
+
+def _rows(link: DeviceLink, body: bytes) -> list[Row]:
+    return [parse_row(line, link.session.encoding) for line in lines(body)]
+
+
+def _access(link: DeviceLink, body: bytes, now: datetime) -> list[DeviceEvent]:
+    return messages.rtlog(body, serial=link.serial, encoding=link.session.encoding, origin=_origin(link, now))
+
+
+async def _panel_state(link: DeviceLink, body: bytes) -> None:
+    for state in messages.rtstate(body, link.session.encoding):
+        link.session.hear_clock(state.device_time, link.clock())
+        changes = link.session.alarms(state)
+        if changes:
+            await link.record(changes)
+        link.session.keep_panel(state)
+
+
+async def _tabledata(link: DeviceLink, query: dict[str, str], body: bytes, *, command_id: int | None = None) -> bytes:
+    name = query.get("tablename", "").strip()[:32]
+    table = name.lower()
+    if table in USER_TABLES:
+        count = await _users(link, _rows(link, body), command_id=command_id)
+    elif table in TEMPLATE_TABLES:
+        count = await _templates(link, table, _rows(link, body), command_id=command_id)
+    elif table in PHOTO_TABLES:
+        count = await _photos(link, table, body)
+    elif table == "transaction":
+        events = _access(link, body, link.clock())
+        await link.record(events)
+        count = len(events)
+    else:
+        link.counters["unknown_tables"] += 1
+        unknown = [messages.unreadable(link.serial, table, line) for line in lines(body)]
+        await link.record(unknown)
+        count = len(unknown)
+    return f"{name}={count}".encode("utf-8", "replace")
+
+
+async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes | None) -> int:
+    """Operations, users, fingers and faces, mixed as the device likes."""
+    session, now = link.session, link.clock()
+    events: list[DeviceEvent] = []
+    users: list[Row] = []
+    templates: dict[str, list[Row]] = {}
+    count = 0
+    for line in lines(body):
+        count += 1
+        head = decode_text(line[:16], "latin-1").replace("\t", " ").split(" ", 1)[0].lower()
+        if head == "oplog":
+            events.append(
+                messages.operation(line, serial=link.serial, encoding=session.encoding, origin=_origin(link, now))
+            )
+        elif head in USER_TABLES:
+            users.append(parse_row(line, session.encoding))
+        elif head in TEMPLATE_TABLES:
+            templates.setdefault(head, []).append(parse_row(line, session.encoding))
+        elif head in PHOTO_TABLES:
+            await _photos(link, head, line)
+        else:
+            events.append(messages.unreadable(link.serial, "OPERLOG", line))
+    await link.record(events, cursor=cursor)
+    if users:
+        await _users(link, users)
+    for table, rows in templates.items():
+        await _templates(link, table, rows)
+    return count
+
+
+async def _users(link: DeviceLink, rows: list[Row], *, command_id: int | None = None) -> int:
+    users: list[DeviceUser] = [user for row in rows if (user := messages.user(row))]
+    link.counters["rows_skipped"] += len(rows) - len(users)
+    await link.deliver_users(users, command_id=command_id)
+    return len(rows)
+
+
+async def _templates(link: DeviceLink, table: str, rows: list[Row], *, command_id: int | None = None) -> int:
+    options, info = link.session.options, link.session.info
+    finger = options.get("FPVersion") or options.get("ZKFPVersion") or (info.finger_version if info else "")
+    face = options.get("FaceVersion") or (info.face_version if info else "")
+    found: list[DeviceTemplate] = [
+        template
+        for row in rows
+        if (template := messages.template(row, table=table, finger_version=finger, face_version=face))
+    ]
+    link.counters["rows_skipped"] += len(rows) - len(found)
+    await link.deliver_templates(found, command_id=command_id)
+    return len(rows)
+
+
+async def _photos(link: DeviceLink, table: str, body: bytes) -> int:
+    """Without a capture hook the pictures are not even decoded: counted by line, and gone."""
+    if link.hooks.photo is None:
+        count = 1 if b"\0" in body[:4096] else sum(1 for _ in lines(body))
+        link.counters["photos_dropped"] += count
+        return count
+    found = messages.photos(body, serial=link.serial, table=table, encoding=link.session.encoding)
+    await link.deliver_photos(found)
+    return len(found)
