@@ -1,0 +1,199 @@
+"""What every page carries: language, theme, the caller, the navigation a role may see, the lamps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from edge_agent import __version__
+from edge_agent.api.access import AccessControl, Caller
+from edge_agent.api.context import Governance
+from edge_agent.api.roles import Scope
+
+HERE = Path(__file__).parent
+LANGUAGE_COOKIE = "lang"
+Text = Callable[[str, str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lamp:
+    """One light of the faceplate. An empty tone is normal."""
+
+    label: str
+    value: str
+    href: str
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of the navigation."""
+
+    key: str
+    href: str
+    icon: str
+    zh: str
+    en: str
+    scope: Scope
+
+
+GROUPS: tuple[tuple[str, str, tuple[Item, ...]], ...] = (
+    (
+        "日常",
+        "Every day",
+        (
+            Item("overview", "/", "home", "总览", "Overview", Scope.STATUS_READ),
+            Item("doors", "/doors", "door", "门", "Doors", Scope.DOORS_READ),
+            Item("people", "/people", "people", "人员", "People", Scope.PEOPLE_READ),
+            Item("events", "/events", "list", "事件", "Events", Scope.EVENTS_READ),
+        ),
+    ),
+    (
+        "网关",
+        "Gateway",
+        (
+            Item("devices", "/devices", "device", "设备", "Devices", Scope.DEVICES_READ),
+            Item("upstreams", "/upstreams", "up", "上游", "Upstreams", Scope.UPSTREAMS_READ),
+            Item("quarantine", "/quarantine", "box", "隔离区", "Quarantine", Scope.UPSTREAMS_READ),
+        ),
+    ),
+    (
+        "责任",
+        "Accountability",
+        (
+            Item("privacy", "/privacy", "shield", "隐私", "Privacy", Scope.PRIVACY_READ),
+            Item("audit", "/audit", "audit", "审计", "Audit", Scope.AUDIT_READ),
+        ),
+    ),
+    (
+        "系统",
+        "System",
+        (
+            Item("health", "/health", "pulse", "健康", "Health", Scope.STATUS_READ),
+            Item("settings", "/settings", "gear", "设置", "Settings", Scope.CONFIG_READ),
+        ),
+    ),
+)
+TABS = ("overview", "doors", "people", "privacy")
+
+
+def environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.filters["n"] = lambda number: f"{number:,}"
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Numbers beside the navigation: key -> (count, tone)."""
+
+    beside: Mapping[str, tuple[int, str]]
+
+
+class Pages:
+    """Renders a page for a signed-in caller, or leads to where one signs in."""
+
+    def __init__(
+        self,
+        governance: Governance,
+        access: AccessControl,
+        *,
+        host: str,
+        lamps: Callable[[Text], list[Lamp]],
+        counts: Callable[[], Counts],
+    ) -> None:
+        self.governance = governance
+        self._access = access
+        self._host = host
+        self._lamps = lamps
+        self._counts = counts
+        self._environment = environment()
+
+    def language(self, request: Request) -> str:
+        chosen = request.query_params.get("lang") or request.cookies.get(LANGUAGE_COOKIE, "")
+        if chosen in {"zh", "en"}:
+            return chosen
+        return "en" if request.headers.get("accept-language", "zh").lower().startswith("en") else "zh"
+
+    def text(self, request: Request) -> Text:
+        chinese = self.language(request) == "zh"
+        return lambda zh, en: zh if chinese else en
+
+    async def caller(self, request: Request, scope: Scope) -> Caller | Response:
+        """Who asks, if they may see this page; else where to go."""
+        caller = await self._access.authenticate(request)
+        if caller is None:
+            return RedirectResponse("/login", status_code=303)
+        await self._access.touch(caller)
+        if not caller.may(scope):
+            if scope is Scope.STATUS_READ:
+                return RedirectResponse("/login", status_code=303)
+            t = self.text(request)
+            words = t("您的角色不能看这一页", "Your role does not include this page")
+            return self.render(request, "refused.html", caller, words=words, status=403)
+        return caller
+
+    def render(
+        self, request: Request, template: str, caller: Caller | None, *, status: int = 200, cur: str = "", **data: Any
+    ) -> HTMLResponse:
+        t, language = self.text(request), self.language(request)
+        lamps = self._lamps(t) if caller else []
+        beside = self._counts().beside if caller else {}
+        worst = next(
+            (lamp for tone in ("bad", "warn", "seal") for lamp in lamps if lamp.tone == tone), Lamp("", "", "/")
+        )
+        version = self.governance.configuration.version
+
+        def entry(item: Item) -> dict[str, Any]:
+            count, tone = beside.get(item.key, (0, ""))
+            return {
+                "key": item.key,
+                "href": item.href,
+                "icon": item.icon,
+                "label": t(item.zh, item.en),
+                "count": count or "",
+                "tone": tone,
+            }
+
+        visible = [
+            (t(zh, en), [entry(item) for item in items if caller and caller.may(item.scope)])
+            for zh, en, items in GROUPS
+        ]
+        flat = {item["key"]: item for _, items in visible for item in items}
+        theme = request.cookies.get("theme", "")
+        html = self._environment.get_template(template).render(
+            t=t,
+            L=language,
+            theme=theme if theme in {"dark", "light"} else "",
+            host=self._host,
+            site=self.governance.configuration.site.site,
+            lamps=lamps,
+            worst=worst,
+            clock=self.governance.now().astimezone().strftime("%H:%M:%S"),
+            who=caller.name if caller else "",
+            csrf=caller.csrf if caller else "",
+            may=caller.may if caller else lambda scope: False,
+            nav=[{"label": label, "items": items} for label, items in visible if items],
+            tabs=[flat[key] for key in TABS if key in flat]
+            + [{"key": "more", "href": "/more", "icon": "more", "label": t("更多", "More"), "count": ""}],
+            version=__version__,
+            config_version=version.number if version else 0,
+            cur=cur,
+            **data,
+        )
+        response = HTMLResponse(html, status_code=status)
+        if request.query_params.get("lang") == language:
+            response.set_cookie(LANGUAGE_COOKIE, language, max_age=31536000, secure=True, samesite="lax")
+        return response

@@ -1,0 +1,101 @@
+"""An event in the words a person reads: one row of a list, live or not, in either language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from edge_agent.console.page import Text
+from edge_agent.delivery.event import Stored
+
+METHODS = {
+    "face": ("人脸", "Face"),
+    "finger": ("指纹", "Finger"),
+    "card": ("卡片", "Card"),
+    "pin": ("密码", "PIN"),
+    "palm": ("掌纹", "Palm"),
+    "voice": ("声纹", "Voice"),
+    "iris": ("虹膜", "Iris"),
+    "qr": ("二维码", "QR code"),
+    "combined": ("组合验证", "Combined"),
+    "other": ("其他", "Other"),
+}
+STATES = {
+    "in": ("上班", "in"),
+    "out": ("下班", "out"),
+    "break_out": ("外出", "break out"),
+    "break_in": ("外出返回", "break in"),
+    "overtime_in": ("加班签到", "overtime in"),
+    "overtime_out": ("加班签退", "overtime out"),
+}
+# type -> zh, en, tone, result zh, result en
+DOORS = {
+    "granted": ("通行", "Entry", "ok", "已开门", "Opened"),
+    "denied": ("通行", "Entry", "bad", "拒绝", "Denied"),
+    "opened": ("门打开", "Door opened", "ok", "已记录", "Recorded"),
+    "closed": ("门关上", "Door closed", "ok", "已记录", "Recorded"),
+    "forced": ("强行开门", "Door forced", "bad", "告警", "Alarm"),
+    "held": ("超时未关", "Held open", "bad", "告警", "Alarm"),
+    "held_cleared": ("门已关好", "Closed again", "ok", "已解除", "Cleared"),
+    "button": ("出门按钮", "Exit button", "ok", "已开门", "Opened"),
+    "remote_open": ("远程开门", "Opened remotely", "ok", "已开门", "Opened"),
+    "unlocked": ("保持开锁", "Kept unlocked", "info", "开锁", "Unlocked"),
+    "locked": ("上锁", "Locked", "ok", "已上锁", "Locked"),
+    "tamper": ("防拆", "Tamper", "bad", "告警", "Alarm"),
+    "tamper_cleared": ("防拆解除", "Tamper cleared", "ok", "已解除", "Cleared"),
+    "duress": ("胁迫", "Duress", "bad", "告警", "Alarm"),
+    "power_lost": ("断电", "Power lost", "warn", "注意", "Attend"),
+    "power_restored": ("恢复供电", "Power back", "ok", "已恢复", "Back"),
+    "fire": ("消防", "Fire", "bad", "告警", "Alarm"),
+    "link_lost": ("设备失联", "Link lost", "off", "离线", "Offline"),
+    "link_restored": ("设备恢复", "Link restored", "ok", "在线", "Online"),
+    "security": ("线路安全", "Line security", "bad", "告警", "Alarm"),
+}
+REASONS = {
+    "unknown": ("未识别", "Not recognised"),
+    "door_mode": ("门被封锁", "Door locked down"),
+    "no_privilege": ("没有权限", "No permission"),
+    "outside_schedule": ("时段外", "Off schedule"),
+    "anti_passback": ("反潜回", "Anti-passback"),
+    "consent_lapsed": ("同意失效", "Consent lapsed"),
+}
+
+
+def row(found: Stored, *, t: Text, zone: ZoneInfo, names: Mapping[str, str]) -> dict[str, Any]:
+    """Field by field what templates and the live stream show."""
+    event, data = found.event, found.event.data
+    local = event.occurred_at.astimezone(zone)
+    family, _, kind = event.type.partition(".")
+    user = str(data.get("user_id") or "")
+    if event.subject:
+        who = names.get(event.subject) or event.subject
+    else:
+        who = t(f"用户 {user}", f"User {user}") if user else "—"
+    where = str(data.get("door_name") or event.device)
+    tone, result, what = "ok", t("已记录", "Recorded"), event.type
+    if kind == "punch":
+        zh, en = STATES.get(str(data.get("state")), ("", ""))
+        what = t(f"打卡{' · ' + zh if zh else ''} · {where}", f"Punch{' ' + en if en else ''} · {where}")
+        if data.get("known") is False:
+            tone, result = "warn", t("未识别用户", "Unknown user")
+    elif family == "door" and kind in DOORS:
+        zh, en, tone, result_zh, result_en = DOORS[kind]
+        what, result = t(f"{zh} · {where}", f"{en} · {where}"), t(result_zh, result_en)
+        if kind == "denied" and data.get("reason") in REASONS:
+            result = t(*REASONS[str(data["reason"])])
+    elif family == "subject":
+        what = t("人员", "Person") + f" · {kind}"
+    return {
+        "kind": "door" if family == "door" else "punch" if kind == "punch" else family,
+        "sequence": found.sequence,
+        "day": local.strftime("%m-%d"),
+        "time": local.strftime("%H:%M:%S"),
+        "who": who,
+        "what": what,
+        "where": where,
+        "how": t(*METHODS.get(str(data.get("verify_mode")), ("—", "—"))),
+        "tone": tone,
+        "result": result,
+        "received": found.recorded_at.astimezone(zone).strftime("%H:%M:%S"),
+    }
