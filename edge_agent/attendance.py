@@ -1,0 +1,335 @@
+"""Punches and door events, from a driver's `record` into the outbox, durable before the device hears "yes".
+
+Identity. A device tells the same punch many times: live, in its log, after a lost acknowledgement,
+after our own crash. Its id is a hash of what the device says about it: serial number, its own record
+number and time where it has numbers; otherwise user, time, verify mode, state, and an occurrence, so that
+two real punches in one second stay two. The occurrence is never stored apart; it is counted anew by each
+way of hearing, so each way counts 1, 2, ... for the same punches and repeats fall together:
+
+* A device's log, read in order, is counted from 1 up to the call of `record` that carries a cursor, and
+  anew after it. So a driver that reads a log without record numbers splits it, and starts its overlap, only
+  where `device_time` changes: equal records are then told together, each time.
+* Live events (calls without a cursor) are counted within one connection, and only while they come within
+  LIVE_REPEAT_S of the first: two real punches of one device second reach us about a second apart. Whatever
+  repeats later is the device sending again, and is the same punch.
+
+A count can thus come out too low (one of two equal punches lost on the wire, its twin heard alone) but the
+next scan has both. It cannot come out too high and invent a punch.
+
+Time. `device_time` stays as it was said; `occurred_at` is that reading in the device's configured zone, not
+corrected by the measured offset of its clock, which stands beside it. Where a reading happens twice (end of
+daylight saving) the one nearer to now is taken live, the one not before its predecessor in a log. The
+monotonic clock and the boot id are kept, because a wall clock can jump.
+
+Place. The device's configured site and position, its source said; no position when the enterprise
+switched geolocation off. Nothing is ever gathered from the person or their phone.
+
+Health (temperature, masks, moods) is not taken from any device: an event has no field for it, and reasons
+that speak of it are emptied and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import sqlite3
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from device_drivers.devices import Record
+from device_drivers.events import DeviceEvent, DoorEvent, Origin, Punch
+from edge_agent.database import Database, utc_now
+from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.roster import Roster
+
+LIVE_REPEAT_S = 2.0
+LIVE_KEYS = 4096  # remembered per connection; far more than a device says in LIVE_REPEAT_S
+HEALTH = re.compile(r"temperatur|fever|\bmasks?\b|emotion|heart|blood|体温|发热|口罩|情绪|心率|血", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+Other = Callable[[Sequence[DeviceEvent]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the enterprise says about a device, as far as its events carry it."""
+
+    name: str
+    timezone: str = "UTC"
+    site: str = ""
+    location: tuple[float, float] | None = None  # latitude, longitude; None: not configured, or switched off
+    attendance: bool = True  # False: passages here are no working time
+    serial: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """How far a device's clock is ahead of ours, and since when we know."""
+
+    offset: timedelta
+    measured_at: datetime
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Occurrences within one connection."""
+
+    scan: dict[str, int] = field(default_factory=dict)
+    live: dict[str, tuple[float, int]] = field(default_factory=dict)  # key -> first heard, count
+    latest: datetime | None = None  # in this scan
+
+    def in_scan(self, key: str) -> int:
+        self.scan[key] = self.scan.get(key, 0) + 1
+        return self.scan[key]
+
+    def heard_live(self, key: str, now: float) -> int:
+        first, count = self.live.get(key, (now, 0))
+        if count and now - first > LIVE_REPEAT_S:
+            return 1
+        self.live[key] = (first, count + 1)
+        if len(self.live) > LIVE_KEYS:
+            self.live = {k: v for k, v in self.live.items() if now - v[0] <= LIVE_REPEAT_S}
+        return count + 1
+
+    def take_back(self, key: str) -> None:
+        """What could not be stored was not heard."""
+        if key in self.scan:
+            self.scan[key] -= 1
+        elif key in self.live:
+            first, count = self.live.pop(key)
+            if count > 1:
+                self.live[key] = (first, count - 1)
+
+    def end_scan(self) -> None:
+        self.scan.clear()
+        self.latest = None
+
+
+def boot_id() -> str:
+    """Changes with every start of the machine; a fresh one where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return str(uuid.uuid4())
+
+
+def key_of(event: Punch | DoorEvent) -> str:
+    """What the device says about one happening, without how often."""
+    when = event.device_time.isoformat() if event.device_time else hashlib.sha256(event.raw).hexdigest()
+    if isinstance(event, Punch):
+        what: list[Any] = ["punch", event.verify_mode, event.verify_code, event.state, event.state_code]
+    else:
+        card = hashlib.sha256(event.card.encode()).hexdigest() if event.card else ""
+        what = ["door", event.kind, event.door, event.reader, event.reason_code, event.direction, card]
+    if event.record_no is not None:
+        # A cleared log may count from 1 again: the time keeps the new record apart from the old one.
+        return json.dumps([event.device_serial, what[0], event.record_no, when])
+    return json.dumps([event.device_serial, *what, event.user_id, when])
+
+
+def event_id(key: str, occurrence: int) -> str:
+    return hashlib.blake2b(f"{occurrence}\0{key}".encode(), digest_size=16, person=b"edge-agent event").hexdigest()
+
+
+def occurred_at(device_time: datetime, zone: ZoneInfo, *, near: datetime | None, after: datetime | None) -> datetime:
+    """A device's reading as UTC. `near` decides a reading that happens twice, else `after`, else the first."""
+    first, second = (device_time.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if second <= first:  # once, or in the hour that is left out
+        return first
+    if near is not None:
+        return min(first, second, key=lambda moment: abs(moment - near))
+    return second if after is not None and after > first else first
+
+
+class Attendance:
+    """Makes the `record` that each driver gets."""
+
+    def __init__(
+        self,
+        database: Database,
+        roster: Roster,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        boot: str | None = None,
+    ) -> None:
+        self._database = database
+        self._roster = roster
+        self._clock = clock
+        self._monotonic = monotonic
+        self._boot = boot or boot_id()
+        self._sources: dict[str, Source] = {}
+        self._zones: dict[str, ZoneInfo] = {}
+        self.clocks: dict[str, ClockReading] = {}
+        self.received = 0  # told by devices, repeats included
+        self.stored = 0
+        self.health_dropped = 0
+
+    def configure(self, sources: Iterable[Source]) -> None:
+        """Replaces what is known of every device; recorders at work follow with their next event."""
+        self._sources = {source.name: source for source in sources}
+
+    def measured(self, device: str, device_time: datetime, *, at: datetime | None = None) -> ClockReading:
+        """Note what a device's clock said at `at` (now)."""
+        source = self._sources.get(device) or Source(device)
+        at = at or self._clock()
+        offset = occurred_at(device_time, self._zone(source.timezone), near=at, after=None) - at
+        self.clocks[device] = ClockReading(offset, at)
+        return self.clocks[device]
+
+    async def cursor(self, device: str) -> bytes | None:
+        """How far the device was read, for the driver's next connection."""
+        row = await self._database.read(
+            lambda c: c.execute("SELECT position FROM cursors WHERE device = ?", (device,)).fetchone()
+        )
+        return bytes(row[0]) if row else None
+
+    async def forget_cursor(self, device: str) -> None:
+        """The next connection reads the whole log; what is known stays known."""
+        await self._database.write(lambda c: c.execute("DELETE FROM cursors WHERE device = ?", (device,)))
+
+    def recorder(self, device: str, *, others: Other | None = None) -> Record:
+        """`record` for one connection of `device`. Reads at doors that ask us to decide go to `others`.
+
+        Raises DiskFull and CommitFailed into the driver, which then must not acknowledge.
+        """
+        counts = _Counts()
+
+        async def record(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+            kept = [event for event in events if isinstance(event, Punch | DoorEvent)]
+            if kept or cursor is not None:
+                await self._store(device, kept, cursor, counts)
+            asking = [event for event in events if not isinstance(event, Punch | DoorEvent)]
+            if asking and others is not None:
+                await others(asking)
+
+        return record
+
+    async def _store(
+        self, device: str, events: Sequence[Punch | DoorEvent], cursor: bytes | None, counts: _Counts
+    ) -> None:
+        source = self._sources.get(device) or Source(device)
+        now, ticks = self._clock(), self._monotonic()
+        prepared = [
+            (event, self._identified(source, event, counts, now, ticks, in_log=cursor is not None)) for event in events
+        ]
+        serial = events[-1].device_serial if events else source.serial
+
+        def work(connection: sqlite3.Connection) -> int:
+            new = append(connection, [self._named(connection, source, *pair) for pair in prepared], now=now)
+            if cursor is not None:
+                connection.execute(
+                    "INSERT INTO cursors VALUES (?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET"
+                    " serial = excluded.serial, position = excluded.position, updated_at = excluded.updated_at",
+                    (device, serial, cursor, utc_text(now)),
+                )
+            return new
+
+        try:
+            new = await self._database.write(work)
+        except BaseException:
+            for event in events:
+                counts.take_back(key_of(event))
+            raise
+        finally:
+            if cursor is not None:
+                counts.end_scan()
+        self.received += len(events)
+        self.stored += new
+
+    def _identified(
+        self,
+        source: Source,
+        event: Punch | DoorEvent,
+        counts: _Counts,
+        now: datetime,
+        ticks: float,
+        *,
+        in_log: bool,
+    ) -> Event:
+        key = key_of(event)
+        live = event.origin is Origin.LIVE
+        if event.record_no is not None:
+            occurrence = 1
+        elif in_log or not live:
+            occurrence = counts.in_scan(key)
+        else:
+            occurrence = counts.heard_live(key, ticks)
+        moment = now
+        if event.device_time is not None:
+            moment = occurred_at(
+                event.device_time,
+                self._zone(source.timezone),
+                near=now if live else None,
+                after=None if live else counts.latest,
+            )
+            if live and event.device_time is not None and source.name not in self.clocks:
+                self.clocks[source.name] = ClockReading(moment - now, now)
+            if not live:
+                counts.latest = moment
+        data = self._data(source, event, now, ticks) | {"occurrence": occurrence}
+        kind = f"door.{event.kind}" if isinstance(event, DoorEvent) else "attendance.punch"
+        if isinstance(event, Punch) and not source.attendance:
+            kind = "access.punch"
+        return Event(event_id(key, occurrence), kind, moment, source.name, None, data)
+
+    def _data(self, source: Source, event: Punch | DoorEvent, now: datetime, ticks: float) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "serial": event.device_serial,
+            "user_id": event.user_id,
+            "verify_mode": event.verify_mode.value,
+            "record_no": event.record_no,
+            "origin": event.origin.value,
+            "device_time": event.device_time.isoformat() if event.device_time else None,
+            "timezone": source.timezone,
+            "received_at": utc_text(now),
+            "monotonic_s": round(ticks, 3),
+            "boot": self._boot,
+        }
+        if reading := self.clocks.get(source.name):
+            data["clock_offset_s"] = round(reading.offset.total_seconds(), 3)
+            data["clock_measured_at"] = utc_text(reading.measured_at)
+        if source.site:
+            data["site"] = source.site
+        if source.location is not None:
+            latitude, longitude = source.location
+            data["location"] = {"latitude": latitude, "longitude": longitude, "source": "device configuration"}
+        if isinstance(event, Punch):
+            data |= {"state": event.state.value, "state_code": event.state_code, "verify_code": event.verify_code}
+            if event.work_code:
+                data["work_code"] = event.work_code
+        else:
+            reason, code = event.reason, event.reason_code
+            if HEALTH.search(reason):
+                reason, code = "", 0
+                self.health_dropped += 1
+            data |= {
+                "door": event.door,
+                "reader": event.reader,
+                "state": event.direction.value,
+                "reason": reason,
+                "reason_code": code,
+            }
+        return data
+
+    def _named(self, connection: sqlite3.Connection, source: Source, told: Punch | DoorEvent, event: Event) -> Event:
+        """The event with its subject; one nobody knows is kept and says so."""
+        subject = self._roster.subject_of(connection, device=source.name, user_id=told.user_id, card=told.card)
+        data = dict(event.data)
+        if told.user_id or told.card:
+            data["known"] = subject is not None
+        return Event(event.id, event.type, event.occurred_at, event.device, subject, data)
+
+    def _zone(self, name: str) -> ZoneInfo:
+        if name not in self._zones:
+            self._zones[name] = ZoneInfo(name)
+        return self._zones[name]
