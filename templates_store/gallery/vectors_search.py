@@ -1,0 +1,173 @@
+"""One probe against a snapshot: scan, exclude by the bound, compare the rest in float64.
+
+The score a row must reach (the floor) rises while better subjects are found, so each row is compared at
+most a few times and most never. A single pass over the codes does: a block's scores are looked at while
+they are still in the cache.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from templates_store.gallery.vectors_basis import Basis, Metric, ProbeCode, exact_scores
+from templates_store.gallery.vectors_scan import Kernel
+from templates_store.gallery.vectors_segment import Block, Segment, View
+from templates_store.template import Candidate, SubjectId
+
+CROWD = 64  # survivors of one block that are worth raising the floor for, with the best of them, first
+FIRST_LOOK = 16
+HELD_BACK = 4_096  # survivors that may wait for a higher floor
+CHUNK = 4_096  # rows compared in float64 at a time
+
+
+class Survivors(NamedTuple):
+    """Rows of a block that the bound did not exclude, with their integer scores."""
+
+    segment: Segment
+    block: Block
+    basis: Basis
+    rows: NDArray[np.intp]
+    scores: NDArray[np.int64]
+
+
+class Ranking:
+    """The best score of each subject that is among the best `k` so far."""
+
+    def __init__(self, k: int, floor: float) -> None:
+        self.k = k
+        self.floor = floor  # what a row must reach to matter
+        self.found: dict[SubjectId, float] = {}
+
+    def note(self, scores: NDArray[np.float64], subjects: NDArray[np.object_]) -> None:
+        for i in np.argsort(-scores):
+            score = float(scores[i])
+            if score < self.floor:
+                return
+            subject: SubjectId = subjects[i]
+            if score > self.found.get(subject, -math.inf):
+                self.found[subject] = score
+                self._raise_floor()
+
+    def _raise_floor(self) -> None:
+        if len(self.found) < self.k:
+            return
+        least = heapq.nlargest(self.k, self.found.values())[-1]
+        if least > self.floor:
+            self.floor = least
+            if len(self.found) > 2 * self.k:
+                self.found = {subject: score for subject, score in self.found.items() if score >= least}
+
+    def best(self) -> list[Candidate]:
+        ranked = sorted(self.found.items(), key=lambda item: (-item[1], item[0]))
+        return [Candidate(subject, score) for subject, score in ranked[: self.k]]
+
+
+class Search:
+    """`probe` is float64 (D,), finite; `norm` its length."""
+
+    def __init__(
+        self, metric: Metric, views: tuple[View, ...], kernel: Kernel, *, probe: NDArray[np.float64], norm: float
+    ) -> None:
+        self._metric = metric
+        self._views = views
+        self._kernel = kernel
+        self._probe = probe
+        self._norm = norm
+        self._codes: dict[int, ProbeCode] = {}
+
+    def best(self, k: int) -> list[Candidate]:
+        ranking = Ranking(k, -math.inf)
+        self._compare(self._scan(ranking), ranking)
+        return ranking.best()
+
+    def decide(self, threshold: float, margin: float) -> list[Candidate]:
+        """Best subject at `threshold` or above; then the second, if less than `margin` behind."""
+        ranking = Ranking(2, threshold - margin)
+        waiting = self._scan(ranking)
+        # A stranger has nobody at the threshold: then nothing that waits below it need be compared.
+        first = Ranking(1, max(threshold, ranking.floor))
+        first.found = dict(ranking.found)
+        self._compare(waiting, first)
+        leading = first.best()
+        if not leading or leading[0].score < threshold:
+            return []
+        ranking.floor = max(ranking.floor, leading[0].score - margin)
+        self._compare(waiting, ranking)
+        pair = ranking.best()
+        return pair if len(pair) == 2 and pair[0].score - pair[1].score < margin else leading
+
+    def score(self, segment: Segment, rows: NDArray[np.intp]) -> list[float]:
+        """Exact scores of single rows; those removed meanwhile are left out."""
+        scores = self._exact(segment, rows)
+        return [float(score) for score in scores[segment.alive[rows]]]
+
+    def _scan(self, ranking: Ranking) -> list[Survivors]:
+        waiting: list[Survivors] = []
+        held = 0
+        for view in self._views:
+            if view.basis is None:
+                self._compare_all(view.segment, 0, view.count, ranking)
+                continue
+            code = self._code(view.basis)
+            for block in view.blocks:
+                if not view.basis.fits(code, length=block.length, own=block.own, limit=self._kernel.limit):
+                    self._compare_all(view.segment, block.start, block.start + block.width, ranking)
+                    continue
+                survivors = self._survivors(view.segment, block, view.basis, code, ranking)
+                if survivors is None:
+                    continue
+                waiting.append(survivors)
+                held += len(survivors.rows)
+                if held > HELD_BACK:
+                    self._compare(waiting, ranking)
+                    waiting, held = [], 0
+        return waiting
+
+    def _survivors(
+        self, segment: Segment, block: Block, basis: Basis, code: ProbeCode, ranking: Ranking
+    ) -> Survivors | None:
+        scores = block.packed.scan(code.codes)
+        cut = basis.limit(ranking.floor, code, slip=block.slip, length=block.length)
+        if scores[scores.argmax()] < cut:
+            return None
+        rows = np.flatnonzero(scores >= cut)
+        if len(rows) > CROWD:
+            first = rows[np.argpartition(scores[rows], len(rows) - FIRST_LOOK)[-FIRST_LOOK:]]
+            self._note(segment, first + block.start, ranking)
+            cut = basis.limit(ranking.floor, code, slip=block.slip, length=block.length)
+            rows = np.flatnonzero(scores >= cut)
+        return Survivors(segment, block, basis, rows, scores[rows].astype(np.int64))
+
+    def _compare(self, waiting: list[Survivors], ranking: Ranking) -> None:
+        """Best block first, so that the floor has risen before the others are looked at."""
+        for entry in sorted(waiting, key=lambda item: -int(item.scores.max(initial=-(2**31)))):
+            code = self._code(entry.basis)
+            cut = entry.basis.limit(ranking.floor, code, slip=entry.block.slip, length=entry.block.length)
+            rows = entry.rows[entry.scores >= cut] + entry.block.start
+            for start in range(0, len(rows), CHUNK):
+                self._note(entry.segment, rows[start : start + CHUNK], ranking)
+
+    def _compare_all(self, segment: Segment, start: int, stop: int, ranking: Ranking) -> None:
+        for first in range(start, stop, CHUNK):
+            self._note(segment, np.arange(first, min(first + CHUNK, stop)), ranking)
+
+    def _note(self, segment: Segment, rows: NDArray[np.intp], ranking: Ranking) -> None:
+        scores = self._exact(segment, rows)
+        subjects = segment.subjects[rows]
+        live = segment.alive[rows]  # last: a row wiped while we read it is marked by now
+        ranking.note(scores[live], subjects[live])
+
+    def _exact(self, segment: Segment, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        taken = segment.rows.take(rows, axis=0)
+        return exact_scores(self._metric, taken, segment.norms[rows], self._probe, self._norm)
+
+    def _code(self, basis: Basis) -> ProbeCode:
+        code = self._codes.get(id(basis))
+        if code is None:
+            code = self._codes[id(basis)] = basis.probe(self._probe, self._norm)
+        return code
