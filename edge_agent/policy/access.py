@@ -300,6 +300,19 @@ def missing_factors(verify: Sequence[frozenset[Factor]], shown: frozenset[Factor
     return tuple(sorted({c - shown for c in verify}, key=lambda rest: (len(rest), sorted(rest))))
 
 
+def decide_clock(request: Request, verify: Sequence[frozenset[Factor]], now: datetime) -> Denied | None:
+    """A punch at a capture point without a door: who it is, and by enough factors. None: yes."""
+    if request.stand is not Stand.FREE:
+        return _denied(request, Reason.TRY_LATER if request.stand is Stand.WAIT else Reason.FACTOR_DISABLED)
+    if request.person is None:
+        return _denied(request, Reason.UNKNOWN)
+    reason = _person_fault(request.person, request, now)
+    if reason:
+        return _denied(request, reason)
+    missing = missing_factors(verify, request.factors)
+    return _denied(request, Reason.FACTOR_NEEDED, missing=missing) if missing else None
+
+
 def remote_open(door_name: str, actor: str, *, rules: Rules, presence: Presence, now: datetime) -> Decision:
     """An operator opens a door from afar. A lockdown or a locked door has to be lifted first."""
     request = Request(door=door_name, direction=Direction.IN, person=None, factors=frozenset())
