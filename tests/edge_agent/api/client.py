@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import argon2
 import httpx
 from fastapi import FastAPI
 
-from edge_agent.api import access_tokens, audit, configuration, session, tokens
+from edge_agent.api import access_tokens, audit, configuration, events, people, session, tokens, upstreams
 from edge_agent.api.access import CSRF_HEADER, AccessControl
 from edge_agent.api.app import create_app
 from edge_agent.api.context import Governance
@@ -18,6 +19,8 @@ from edge_agent.audit import AuditLog
 from edge_agent.config import SiteConfig
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
+from edge_agent.delivery.outbox import Outbox
+from edge_agent.roster import Roster
 
 BASE = "https://gw.example"
 PASSWORD = "correct horse battery staple"
@@ -39,6 +42,7 @@ class Site:
     governance: Governance
     app: FastAPI
     clock: Clock
+    outbox: Outbox
     closers: list[Callable[[], None]] = field(default_factory=list)
 
     def client(self, **headers: str) -> httpx.AsyncClient:
@@ -69,10 +73,12 @@ async def make_site(folder: Path, seed: SiteConfig | None = None) -> Site:
         open_secret=lambda sealed: sealed.decode(),
         seal_secret=lambda secret: secret.encode(),
     )
+    outbox = Outbox(database, clock=clock)
+    roster = Roster(b"r" * 32, hasher=argon2.PasswordHasher(1, 8, 1))
     app = create_app(
         AccessControl(database, now=clock),
-        [session.router, tokens.router, configuration.router, audit.router],
+        [m.router for m in (session, tokens, configuration, audit, events, upstreams, people)],
         public=session.PUBLIC,
-        state={"governance": governance},
+        state={"governance": governance, "outbox": outbox, "roster": roster},
     )
-    return Site(governance, app, clock, [database.close])
+    return Site(governance, app, clock, outbox, [database.close])

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import argon2
 import pytest
 
+from edge_agent.api import accounts
 from tests.edge_agent.api.client import Site, make_site
 
 SCHEMA = Path(__file__).resolve().parents[3] / "edge_agent" / "schema" / "0004_governance.sql"
@@ -31,3 +33,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     yield made
     for close in made.closers:
         close()
+
+
+@pytest.fixture(autouse=True)
+def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real cost of Argon2id would be most of these tests' time; one test in test_accounts keeps it."""
+    monkeypatch.setattr(accounts, "_hasher", argon2.PasswordHasher(1, 8, 1))

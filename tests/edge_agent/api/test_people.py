@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import httpx
+
+from tests.edge_agent.api.client import Site
+
+
+async def import_csv(client: httpx.AsyncClient, raw: bytes) -> httpx.Response:
+    return await client.post("/api/v1/people/import", files={"file": ("people.csv", raw, "text/csv")})
+
+
+async def test_a_person_gets_card_and_pin_and_neither_is_ever_shown(site: Site) -> None:
+    client = await site.administrator()
+    body = {"name": "陈雨桐", "user_id": "10482", "card": "0012345678", "pin": "738291"}
+    made = await client.post("/api/v1/people", json=body)
+    assert made.status_code == 201, made.text
+    person = made.json()
+    assert person["cards"] == ["5678"]
+    assert person["has_pin"] is True
+    read = (await client.get(f"/api/v1/people/{person['subject']}")).text
+    assert "12345678" not in read
+    assert "738291" not in read
+    dump = await site.governance.database.read(lambda c: "\n".join(c.iterdump()))
+    assert "0012345678" not in dump
+    assert "738291" not in dump
+
+
+async def test_a_card_belongs_to_one_person(site: Site) -> None:
+    client = await site.administrator()
+    await client.post("/api/v1/people", json={"name": "A", "card": "77"})
+    second = await client.post("/api/v1/people", json={"name": "B", "card": "0077"})
+    assert second.status_code == 409
+    assert (await client.get("/api/v1/people")).json()["people"][0]["name"] == "A"
+    assert len((await client.get("/api/v1/people")).json()["people"]) == 1
+
+
+async def test_a_correction_changes_what_it_names_and_nothing_else(site: Site) -> None:
+    client = await site.administrator()
+    subject = (await client.post("/api/v1/people", json={"name": "A", "department": "QA"})).json()["subject"]
+    changed = await client.patch(f"/api/v1/people/{subject}", json={"name": "B"})
+    assert (changed.json()["name"], changed.json()["department"]) == ("B", "QA")
+    assert (await client.patch("/api/v1/people/nobody", json={"name": "B"})).status_code == 404
+
+
+async def test_an_import_takes_good_rows_and_names_bad_ones(site: Site) -> None:
+    client = await site.administrator()
+    raw = "name,user_id,card,pin\n陈雨桐,1,111,1234\n,2,,\n王建国,3,x!,\n赵敏,4,,12\n李思远,5,555,\n".encode("gb18030")
+    report = (await import_csv(client, raw)).json()
+    assert report["added"] == 2
+    assert [(fault["line"], fault["column"]) for fault in report["refused"]] == [(3, "name"), (4, "card"), (5, "pin")]
+    names = {person["name"] for person in (await client.get("/api/v1/people")).json()["people"]}
+    assert names == {"陈雨桐", "李思远"}
+
+
+async def test_an_import_without_a_heading_is_refused_whole(site: Site) -> None:
+    client = await site.administrator()
+    answer = await import_csv(client, b"1,2,3\n")
+    assert answer.status_code == 422
+    assert "name must be among them" in answer.json()["detail"]
+
+
+async def test_reading_people_is_audited_with_the_person_erasable(site: Site) -> None:
+    client = await site.administrator()
+    subject = (await client.post("/api/v1/people", json={"name": "陈雨桐"})).json()["subject"]
+    await client.get(f"/api/v1/people/{subject}")
+    rows = (await client.get("/api/v1/audit")).json()["rows"]
+    assert [row["action"] for row in rows[:2]] == ["person.read", "person.add"]
+    await site.governance.database.write(lambda c: site.governance.audit.erase_subject(c, subject))
+    assert "陈雨桐" not in (await client.get("/api/v1/audit")).text
+    assert (await client.get("/api/v1/audit/verify")).json()["intact"] is True
