@@ -1,0 +1,146 @@
+"""The terminal's attendance log, read from where the last reading stopped.
+
+A terminal numbers no records and its clock jumps after a power loss, so neither a number nor a time
+can say where to go on. The cursor is the record count and a keyed hash of the last record: if the
+record at that place still hashes the same, what follows is new; if not, or if the count fell, the log
+was cleared or overwritten and is read from its beginning. A reading overlaps the one before it, so that
+two punches of one second are seen together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import struct
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from device_drivers.zkteco.codes import Command, Table
+from device_drivers.zkteco.messages import read_u32
+from device_drivers.zkteco.records import Attendance, RecordLayout, measure_layout
+from device_drivers.zkteco.tables import PREFIX, PreparedTable, TableReader
+
+OVERLAP = 32
+BATCH = 500
+SAMPLE_BYTES = 8192
+HASH_LEN = 16
+_CURSOR = struct.Struct(f"<BBHI{HASH_LEN}s")
+_VERSION = 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a reading stopped: `count` records of `layout`, the last of which hashes to `digest`."""
+
+    layout: RecordLayout
+    count: int
+    digest: bytes
+
+    def encode(self) -> bytes:
+        return _CURSOR.pack(_VERSION, self.layout.packed_status, self.layout.stride, self.count, self.digest)
+
+    @classmethod
+    def decode(cls, data: bytes | None) -> Cursor | None:
+        """None for no cursor, or one of another version: then the log is read whole."""
+        if data is None or len(data) != _CURSOR.size or data[0] != _VERSION:
+            return None
+        _, packed, stride, count, digest = _CURSOR.unpack(data)
+        return cls(RecordLayout(stride, packed_status=bool(packed)), count, digest) if stride and count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records in the order of the log, and the cursor that stands once they are durable."""
+
+    records: list[Attendance]
+    cursor: bytes
+
+
+class AttendanceLog:
+    """One terminal's log on one connection."""
+
+    def __init__(self, tables: TableReader, *, serial: str, cursor: bytes | None) -> None:
+        self.count_is_true = True  # whether GET_FREE_SIZES agreed with the table at the last reading
+        self._tables = tables
+        self._key = serial.encode("utf-8")[:64]
+        self._cursor = Cursor.decode(cursor)
+
+    @property
+    def read_count(self) -> int:
+        """Records read so far, the place the next reading goes on from."""
+        return self._cursor.count if self._cursor else 0
+
+    async def stored_count(self) -> int:
+        """Records in the log now, by the table's size: for terminals whose own count lies."""
+        async with self._tables.open(Command.ATTLOG_RRQ, Table.ATTLOG) as table:
+            body = await _body_size(table)
+            if not body:
+                return 0
+            layout = self._cursor.layout if self._cursor else await self._measure(table, body, 0)
+            return body // layout.stride
+
+    async def read(self, *, told_count: int) -> AsyncGenerator[Batch, None]:
+        """Batches from the cursor on; `told_count` is what the terminal says it stores. Raises DeviceError.
+
+        The cursor moves when the next batch is asked for, that is, once this one has been recorded.
+        """
+        async with self._tables.open(Command.ATTLOG_RRQ, Table.ATTLOG) as table:
+            body = await _body_size(table)
+            if not body:
+                self.count_is_true = told_count == 0
+                if self._cursor is not None:
+                    logger.warning("attendance log is empty where records were read before", extra=self._facts())
+                self._cursor = None
+                yield Batch([], b"")
+                return
+            first = await self._resume(table, body)
+            if first is None or self._cursor is None:
+                self._cursor, first = None, 0
+                layout = await self._measure(table, body, told_count)
+            else:
+                layout = self._cursor.layout
+            total = body // layout.stride
+            self.count_is_true = told_count == total
+            while first < total:
+                size = min(total - first, max(1, self._tables.chunk_bytes // layout.stride), BATCH)
+                data = await table.read(PREFIX + first * layout.stride, size * layout.stride)
+                first += size
+                moved = Cursor(layout, first, self._digest(data[-layout.stride :]))
+                yield Batch(layout.split(data), moved.encode())
+                self._cursor = moved
+
+    async def _resume(self, table: PreparedTable, body: int) -> int | None:
+        """Index of the first record to read, or None if the log is not the one the cursor was made on."""
+        cursor = self._cursor
+        if cursor is None:
+            return None
+        stride = cursor.layout.stride
+        if cursor.count * stride > body or body % stride:
+            logger.warning("attendance log shrank or changed its layout; it is read whole", extra=self._facts())
+            return None
+        last = await table.read(PREFIX + (cursor.count - 1) * stride, stride)
+        if not hmac.compare_digest(self._digest(last), cursor.digest):
+            logger.warning("attendance log was cleared or overwritten; it is read whole", extra=self._facts())
+            return None
+        return max(0, cursor.count - OVERLAP)
+
+    async def _measure(self, table: PreparedTable, body: int, told_count: int) -> RecordLayout:
+        sample = await table.read(PREFIX, min(body, SAMPLE_BYTES))
+        return measure_layout(sample, table_bytes=body, count=told_count)
+
+    def _digest(self, record: bytes) -> bytes:
+        return hashlib.blake2b(record, digest_size=HASH_LEN, key=self._key).digest()
+
+    def _facts(self) -> dict[str, object]:
+        return {"device_serial": self._key.decode("utf-8", "replace"), "read_count": self.read_count}
+
+
+async def _body_size(table: PreparedTable) -> int:
+    """Bytes of records. The table's own word counts where the table is that long: some firmware pads it."""
+    if table.size <= PREFIX:
+        return 0
+    said = read_u32(await table.read(0, PREFIX))
+    return said if 0 < said <= table.body_size else table.body_size
