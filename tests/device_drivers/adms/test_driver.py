@@ -1,0 +1,224 @@
+# ruff: noqa: DTZ001 - a device's clock is naive
+"""The driver against the simulated terminal and panel, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from device_drivers.adms.driver import AdmsTerminal
+from device_drivers.adms.server import AdmsServer
+from device_drivers.devices import CommandState, DeviceTemplate, DeviceUser, Feature, Terminal
+from device_drivers.errors import LinkError, LinkTimeout, Unsupported
+from device_drivers.events import DoorEvent, Punch, VerifyMode
+from device_drivers.simulated.adms import SimulatedAdms
+from tests.device_drivers.adms.site import Recorder, config, on_a_socket, running
+
+KINDS = pytest.mark.parametrize("security", [False, True], ids=["attendance", "security"])
+
+
+@contextlib.asynccontextmanager
+async def site(
+    *, security: bool = False, online: bool = True, **traits: object
+) -> AsyncIterator[tuple[AdmsTerminal, SimulatedAdms, Recorder]]:
+    server, record = AdmsServer(), Recorder()
+    terminal = server.terminal(config())
+    async with on_a_socket(server) as url, running(terminal, record):
+        device = SimulatedAdms(url, "A1", security=security, poll_s=0.01, **traits)  # type: ignore[arg-type]
+        if not online:
+            device.go_offline()
+        task = asyncio.create_task(device.run())
+        try:
+            if online:
+                await terminal.probe()
+            yield terminal, device, record
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@KINDS
+async def test_a_swipe_arrives_with_the_devices_own_time(security: bool) -> None:
+    async with site(security=security) as (_, device, record):
+        said = device.local_time()
+        device.swipe("7", verify=15)
+        [event, *_] = await record.have(1)
+    assert isinstance(event, Punch)
+    assert (event.user_id, event.verify_mode) == ("7", VerifyMode.FACE)
+    assert event.device_time is not None
+    assert abs(event.device_time - said) <= timedelta(seconds=2)
+
+
+async def test_swipes_made_offline_arrive_when_it_returns() -> None:
+    async with site() as (_, device, record):
+        device.go_offline()
+        for number in range(250):
+            device.swipe(str(number))
+        device.go_online()
+        events = await record.have(250)
+    assert [event.user_id for event in events if isinstance(event, Punch)] == [str(n) for n in range(250)]
+
+
+async def test_one_corrupt_line_does_not_hold_up_the_good_ones() -> None:
+    async with site() as (_, device, record):
+        device.corrupt_next()
+        device.swipe("7")
+        broken, good = await record.have(2)
+    assert isinstance(broken, DoorEvent)
+    assert broken.raw
+    assert isinstance(good, Punch)
+
+
+async def test_the_device_follows_our_clock_again_after_a_new_greeting() -> None:
+    async with site() as (terminal, device, record):
+        device.drift_clock(timedelta(days=400))
+        device.swipe("1")
+        await record.have(1)
+        device.reconnect()
+        device.go_online()
+        await terminal.reboot()
+        await terminal.reboot()  # the round of the second began with the greeting
+        device.swipe("2")
+        events = await record.have(2)
+    assert device.zone_minutes == 480
+    wrong, right = (event.device_time for event in events if isinstance(event, Punch))
+    assert wrong is not None
+    assert right is not None
+    assert wrong - right > timedelta(days=399)
+
+
+@KINDS
+async def test_people_are_put_listed_and_deleted(security: bool) -> None:
+    async with site(security=security, chinese=True) as (terminal, device, _):
+        people = [DeviceUser(str(n), name=f"王{n}", card=str(1000 + n)) for n in range(1, 131)]
+        results = await terminal.upsert_users(people)
+        assert all(result.ok for result in results)
+        assert [result.key for result in results] == [user.user_id for user in people]
+        listed = {user.user_id: user for user in await terminal.users()}
+        assert listed["7"].name == "王7"
+        assert listed["7"].card == "1007"
+        assert len(listed) == 130
+        assert all(result.ok for result in await terminal.delete_users(["7", "8"]))
+        assert "7" not in device.users
+
+
+async def test_a_full_memory_is_a_reason_for_each_one_who_did_not_fit() -> None:
+    async with site() as (terminal, device, _):
+        assert (await terminal.upsert_users([DeviceUser("1")]))[0].ok
+        device.fill_memory()
+        results = await terminal.upsert_users(
+            [DeviceUser("1", name="again"), DeviceUser("2"), DeviceUser("bad number")]
+        )
+    assert [result.ok for result in results] == [True, False, False]
+    assert "no space" in results[1].reason
+    assert "user number" in results[2].reason
+
+
+@KINDS
+async def test_templates_move_between_equal_algorithms_alone(security: bool) -> None:
+    async with site(security=security) as (terminal, device, _):
+        device.enrol("7", "Ann", template=b"face bytes")
+        [found] = await terminal.templates("7")
+        assert (found.algorithm, found.modality, found.payload) == ("biodata-9-39.3-0", "face", b"face bytes")
+        await terminal.upsert_users([DeviceUser("8")])
+        copied = DeviceTemplate("8", "face", 0, found.algorithm, found.payload)
+        older = DeviceTemplate("8", "face", 0, "biodata-9-35.4-0", found.payload)
+        good, bad = await terminal.put_templates([copied, older])
+        assert good.ok
+        assert not bad.ok
+        assert "biodata-9-35.4-0" in bad.reason
+        assert not any("MajorVer=35" in command for command in device.commands)
+        assert all(result.ok for result in await terminal.delete_templates("8", modality="face"))
+        assert await terminal.templates("8") == []
+
+
+@KINDS
+async def test_a_door_opens_once(security: bool) -> None:
+    async with site(security=security) as (terminal, device, _):
+        result = await terminal.open_door(1, seconds=5)
+        assert result.state is CommandState.DONE
+        assert device.opened == [(1, 5)]
+        assert (await terminal.reboot()).state is CommandState.DONE
+        assert device.reboots == 1
+
+
+async def test_an_unconfirmed_door_command_is_unknown_and_not_repeated() -> None:
+    server, record = AdmsServer(), Recorder()
+    terminal = server.terminal(config(command_timeout_s=0.3))
+    async with on_a_socket(server) as url, running(terminal, record):
+        device = SimulatedAdms(url, "A1", poll_s=0.01, silent_commands=True)
+        task = asyncio.create_task(device.run())
+        result = await terminal.open_door(1, seconds=5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert result.state is CommandState.UNKNOWN
+    assert len(device.opened) == 1
+
+
+async def test_a_door_command_for_a_device_that_does_not_call_fails() -> None:
+    terminal = AdmsServer().terminal(config(command_timeout_s=0.05))
+    result = await terminal.open_door(1, seconds=5)
+    assert result.state is CommandState.FAILED
+    with pytest.raises(LinkTimeout):
+        await terminal.users()
+
+
+async def test_says_what_it_can_do_as_the_device_said() -> None:
+    async with site() as (terminal, _, _):
+        can = await terminal.capabilities()
+        assert isinstance(terminal, Terminal)
+    assert can.max_users == 1000
+    assert can.face_algorithm == "biodata-9-39.3-0"
+    assert can.finger_algorithm == "biodata-1-10.0-0"
+    assert Feature.CLOCK not in can.features
+    async with site(security=True) as (terminal, _, _):
+        can = await terminal.capabilities()
+    assert can.max_records == 100_000
+    assert Feature.CLOCK in can.features
+
+
+async def test_a_panel_tells_its_clock_and_takes_a_new_one() -> None:
+    async with site(security=True) as (terminal, device, _):
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(Unsupported):
+                    told = await terminal.get_time()
+                    break
+                await asyncio.sleep(0.01)
+        assert abs(told - device.local_time()) <= timedelta(seconds=3)
+        await terminal.set_time(datetime(2026, 6, 19, 8))
+        assert any(command.startswith("SET OPTIONS DateTime=") for command in device.commands)
+
+
+async def test_an_attendance_terminal_takes_no_time_but_ours() -> None:
+    async with site() as (terminal, device, _):
+        await terminal.set_time(device.local_time())
+        with pytest.raises(Unsupported):
+            await terminal.set_time(datetime(2001, 1, 1))
+        with pytest.raises(Unsupported):
+            await terminal.get_time()
+
+
+async def test_only_one_driver_receives_from_a_terminal() -> None:
+    server = AdmsServer()
+    async with running(server.terminal(config()), Recorder()):
+        with pytest.raises(LinkError, match="another driver"):
+            await server.terminal(config()).run(Recorder())
+
+
+async def test_commands_outlive_a_driver() -> None:
+    server = AdmsServer()
+    first = server.terminal(config())
+    async with running(first, Recorder()):
+        waiting = asyncio.create_task(first.open_door(1, seconds=3))
+        await asyncio.sleep(0)
+    async with on_a_socket(server) as url, running(server.terminal(config()), Recorder()):
+        device = SimulatedAdms(url, "A1", poll_s=0.01)
+        task = asyncio.create_task(device.run())
+        assert (await waiting).state is CommandState.DONE
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

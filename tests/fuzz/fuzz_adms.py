@@ -1,0 +1,67 @@
+"""Push bodies, and whole requests against the application with a listed device."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from device_drivers.adms import messages
+from device_drivers.adms.rows import lines, parse_options, parse_row
+from device_drivers.adms.server import AdmsServer
+from device_drivers.devices import DeviceConfig
+from device_drivers.errors import ProtocolError
+from device_drivers.events import DeviceEvent
+
+SERVICES = ("cdata", "querydata", "registry", "push", "getrequest", "devicecmd", "ping", "fdata")
+TABLES = ("ATTLOG", "OPERLOG", "BIODATA", "BIOPHOTO", "ATTPHOTO", "rtlog", "rtstate", "options", "tabledata", "other")
+
+
+async def _kept(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+    return None
+
+
+async def _request(data: bytes) -> None:
+    server = AdmsServer()
+    terminal = server.terminal(DeviceConfig("fuzz", "adms", serial="A1"))
+    receiving = asyncio.ensure_future(terminal.run(_kept))
+    await asyncio.sleep(0)
+    table = TABLES[data[1] % len(TABLES)]
+    query, _, body = data[2:].partition(b"\n")
+    scope = {
+        "type": "http", "method": "POST", "path": f"/iclock/{SERVICES[data[0] % len(SERVICES)]}",
+        "query_string": f"SN=A1&table={table}&tablename={table}&".encode() + query, "headers": [],
+        "client": ("192.0.2.1", 1),
+    }  # fmt: skip
+    statuses: list[int] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+
+    await server(scope, receive, send)
+    receiving.cancel()
+    await asyncio.gather(receiving, return_exceptions=True)
+    if statuses == [500]:
+        raise AssertionError("an upload broke the server")
+
+
+def one_input(data: bytes) -> None:
+    if len(data) < 3:
+        return
+    with contextlib.suppress(ProtocolError):
+        messages.attlog(data, serial="A1")
+        messages.rtlog(data, serial="A1")
+        messages.rtstate(data)
+        messages.confirmations(data)
+        messages.photos(data, serial="A1", table="attphoto")
+        parse_options(data)
+        for line in lines(data):
+            messages.user(parse_row(line))
+            messages.operation(line, serial="A1")
+            messages.template(parse_row(line), table="biodata")
+    asyncio.run(_request(data))
