@@ -1,0 +1,118 @@
+"""The recipients in force: one delivery loop each, following the configuration.
+
+An upstream that leaves the configuration is revoked, durably, before this returns; one that is switched off
+only rests, and is owed what happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from edge_agent.config import Upstream
+from edge_agent.crew import Crew
+from edge_agent.database import Database, utc_now
+from edge_agent.delivery.deliver import Delivery, DeliveryHealth
+from edge_agent.delivery.outbox import Outbox
+from edge_agent.delivery.payload import Recipient
+from edge_agent.delivery.sink import Sink
+from edge_agent.delivery.webhook import WebhookConfig, WebhookSink
+from edge_agent.roster import Roster
+
+
+class Upstreams:
+    """`derive` gives a key for one use; each pseudonymous recipient gets its own."""
+
+    def __init__(
+        self,
+        database: Database,
+        outbox: Outbox,
+        roster: Roster,
+        *,
+        gateway: str,
+        tenant: str,
+        derive: Callable[[str], bytes],
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._roster = roster
+        self._gateway = gateway
+        self._tenant = tenant
+        self._derive = derive
+        self._clock = clock
+        self._allowed: frozenset[str] = frozenset()
+        self._deliveries: dict[str, Delivery] = {}
+        self._crew: Crew[Upstream] = Crew(self._deliver)
+
+    @property
+    def health(self) -> dict[str, DeliveryHealth]:
+        return {name: delivery.health for name, delivery in self._deliveries.items()}
+
+    async def run(self) -> None:
+        """Deliver until cancelled. Storage faults come out."""
+        await self._crew.run()
+
+    async def follow(self, upstreams: Iterable[Upstream], *, allowed_hosts: Iterable[str] = ()) -> None:
+        """Make these the recipients. Raises nothing for one that cannot be reached: its loop says so."""
+        wanted = {upstream.name: upstream for upstream in upstreams}
+        self._allowed = frozenset(allowed_hosts)
+        for books in await self._outbox.stats():
+            if books.sink not in wanted and not books.revoked:
+                await self.revoke(books.sink)
+        for name, upstream in wanted.items():
+            await self._outbox.register(name, mandatory=upstream.mandatory)
+        await self._crew.follow({name: upstream for name, upstream in wanted.items() if upstream.enabled})
+
+    async def revoke(self, name: str) -> None:
+        """Not one byte more to this recipient."""
+        delivery = self._deliveries.pop(name, None)
+        if delivery is not None:
+            await delivery.revoke()
+        else:
+            await self._outbox.revoke(name)
+
+    def nudge(self) -> None:
+        """Try every waiting recipient now."""
+        for delivery in self._deliveries.values():
+            delivery.nudge()
+
+    async def _deliver(self, name: str, upstream: Upstream) -> None:
+        key = hashlib.sha256(self._derive(f"pseudonyms/{name}")).digest() if upstream.pseudonymous else None
+        delivery = Delivery(
+            self._outbox,
+            self._sink(upstream),
+            Recipient(name, frozenset(upstream.fields), pseudonym_key=key),
+            gateway=self._gateway,
+            tenant=self._tenant,
+            database=self._database,
+            roster=self._roster,
+            mandatory=upstream.mandatory,
+            batch=upstream.batch,
+            clock=self._clock,
+        )
+        self._deliveries[name] = delivery
+        try:
+            await delivery.run()
+        finally:
+            if self._deliveries.get(name) is delivery:
+                del self._deliveries[name]
+
+    def _sink(self, upstream: Upstream) -> Sink:
+        allowed = self._allowed or frozenset({urlsplit(upstream.url).hostname or ""})
+        return WebhookSink(
+            WebhookConfig(
+                url=upstream.url,
+                secret=upstream.secret.get_secret_value().encode(),
+                ca_file=upstream.ca_file,
+                client_certificate=upstream.client_certificate,
+                client_key=upstream.client_key,
+                username=upstream.username,
+                password=upstream.password.get_secret_value(),
+                timeout_s=upstream.timeout_s,
+                allowed_hosts=allowed,
+            ),
+            clock=self._clock,
+        )
