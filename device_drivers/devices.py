@@ -142,7 +142,11 @@ class CommandResult:
 
 
 class Record(Protocol):
-    """Given by the agent to a driver; returns once everything passed in is durable."""
+    """Given by the agent to a driver; returns once everything passed in is durable.
+
+    Records without a `record_no` that are equal in everything are told apart by counting them, anew after each
+    call with a cursor. So a log is split between calls, and an overlap starts, only where `device_time` changes.
+    """
 
     async def __call__(self, events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None: ...
 

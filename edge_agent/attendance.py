@@ -52,6 +52,7 @@ from edge_agent.roster import Roster
 
 LIVE_REPEAT_S = 2.0
 LIVE_KEYS = 4096  # remembered per connection; far more than a device says in LIVE_REPEAT_S
+MAX_TEXT = 200  # of any word a device gives us
 HEALTH = re.compile(r"temperatur|fever|\bmasks?\b|emotion|heart|blood|体温|发热|口罩|情绪|心率|血", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
@@ -284,8 +285,8 @@ class Attendance:
 
     def _data(self, source: Source, event: Punch | DoorEvent, now: datetime, ticks: float) -> dict[str, Any]:
         data: dict[str, Any] = {
-            "serial": event.device_serial,
-            "user_id": event.user_id,
+            "serial": event.device_serial[:MAX_TEXT],
+            "user_id": event.user_id[:MAX_TEXT],
             "verify_mode": event.verify_mode.value,
             "record_no": event.record_no,
             "origin": event.origin.value,
@@ -306,7 +307,7 @@ class Attendance:
         if isinstance(event, Punch):
             data |= {"state": event.state.value, "state_code": event.state_code, "verify_code": event.verify_code}
             if event.work_code:
-                data["work_code"] = event.work_code
+                data["work_code"] = event.work_code[:MAX_TEXT]
         else:
             reason, code = event.reason, event.reason_code
             if HEALTH.search(reason):
@@ -316,7 +317,7 @@ class Attendance:
                 "door": event.door,
                 "reader": event.reader,
                 "state": event.direction.value,
-                "reason": reason,
+                "reason": reason[:MAX_TEXT],
                 "reason_code": code,
             }
         return data

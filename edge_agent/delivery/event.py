@@ -58,6 +58,7 @@ def append(connection: sqlite3.Connection, events: Iterable[Event], *, now: date
     recorded_at, new = utc_text(now or utc_now()), 0
     for event in events:
         data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        data = data.encode("utf-8", "replace").decode()  # a device's text may hold what UTF-8 cannot say
         if len(data) > MAX_DATA or not 0 < len(event.id) <= MAX_ID:
             raise ValueError(f"event of type {event.type}: {len(data)} characters, id of {len(event.id)}")
         # An ignored INSERT would use up a sequence number; the question before it does not.
