@@ -2,8 +2,8 @@
 
 Pure: everything comes in, `now` included. The order of reasons is fixed, so that the same question is always
 answered with the same reason, and so that nobody learns from an answer what an earlier check would have hidden:
-door mode, attempts, unknown, validity, consent, privilege, schedule, factors, liveness, anti-passback, occupancy,
-first card, interlock, second person.
+door mode, attempts, unknown, not verified, validity, consent, privilege, schedule, factors, liveness, anti-passback,
+occupancy, first card, interlock, second person.
 
 Python cannot make a value unforgeable. What is done: the constructor wants a key that never leaves this module, the
 class cannot be extended, replaced, pickled or copied with other fields, and a seal over all fields is checked, with the
@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TRY_LATER = "try_later"
     FACTOR_DISABLED = "factor_disabled"
     UNKNOWN = "unknown"
+    NOT_VERIFIED = "not_verified"
     SUSPENDED = "suspended"
     NOT_YET_VALID = "not_yet_valid"
     EXPIRED = "expired"
@@ -90,6 +91,7 @@ class Request:
     pad: PadState = PadState.NONE
     consented: frozenset[Factor] = frozenset()  # biometric factors whose consent and switch hold now
     stand: Stand = Stand.FREE
+    refuted: bool = False  # something was shown that is not this person's: a wrong PIN, another face
     duress: bool = False
 
 
@@ -275,6 +277,8 @@ def _door_state(
 
 
 def _person_fault(person: Person, request: Request, now: datetime) -> Reason | None:
+    if request.refuted:
+        return Reason.NOT_VERIFIED
     if not person.enabled:
         return Reason.SUSPENDED
     if person.valid_from is not None and now < person.valid_from:

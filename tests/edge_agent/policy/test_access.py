@@ -20,6 +20,7 @@ from edge_agent.policy.access import (
     Reason,
     Request,
     decide,
+    decide_clock,
     genuine,
     mode_of,
     remote_open,
@@ -103,6 +104,7 @@ ORDER: list[tuple[Reason, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     (Reason.LOCKED, {}, {}, {"ordered": {"front": DoorMode.LOCKED}}),
     (Reason.TRY_LATER, {"stand": Stand.WAIT}, {}, {}),
     (Reason.UNKNOWN, {"person": None}, {}, {}),
+    (Reason.NOT_VERIFIED, {"refuted": True}, {}, {}),
     (Reason.SUSPENDED, {"enabled": False}, {}, {}),
     (Reason.NOT_YET_VALID, {"valid_from": NIGHT + timedelta(days=1)}, {}, {}),
     (Reason.EXPIRED, {"valid_until": NOW}, {}, {}),
@@ -415,6 +417,26 @@ def test_a_remote_opening_keeps_the_interlock_and_knows_its_doors() -> None:
     found = remote_open("front", "li", rules=locked, presence=Scene(open_doors={"back"}), now=NOW)
     assert reason_of(found) is Reason.INTERLOCK
     assert reason_of(remote_open("x", "li", rules=locked, presence=Scene(), now=NOW)) is Reason.NO_SUCH_DOOR
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, None),
+        ({"groups": frozenset()}, None),  # a clock asks who somebody is, not where they may go
+        ({"stand": Stand.WAIT, "person": None}, Reason.TRY_LATER),
+        ({"person": None}, Reason.UNKNOWN),
+        ({"refuted": True}, Reason.NOT_VERIFIED),
+        ({"enabled": False}, Reason.SUSPENDED),
+        ({"factors": frozenset({Factor.FACE})}, Reason.CONSENT_LAPSED),
+        ({"factors": frozenset({Factor.PIN})}, Reason.FACTOR_NEEDED),
+    ],
+)
+def test_a_clock_without_a_door_asks_for_person_and_factors_only(
+    changes: dict[str, Any], expected: Reason | None
+) -> None:
+    found = decide_clock(ask(**changes), [frozenset({Factor.CARD}), frozenset({Factor.FACE})], NOW)
+    assert (found.reason if found else None) is expected
 
 
 class TestForgery:
