@@ -1,0 +1,259 @@
+"""Keeps one device connected: a fresh driver for every connection, pauses in between, one word about each change.
+
+A lost device is logged once at warning, its return once at info. A wrong password or a foreign serial
+number waits for a person: tried again slowly, or at once after `nudge`. A device that cannot be reached
+may have got another address; `find_again` is asked for candidates, and an address counts only once the
+device there has said the right serial number. Disk trouble is not the device's: a full disk is waited
+out without acknowledging, everything else stops the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import sqlite3
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from device_drivers.devices import DeviceConfig, Driver, Record
+from device_drivers.errors import (
+    AuthenticationFailed,
+    DeviceError,
+    DeviceRefused,
+    LinkError,
+    Unsupported,
+    WrongDevice,
+)
+from device_drivers.events import DeviceEvent
+from edge_agent.database import DiskFull, StorageError, utc_now
+from edge_agent.delivery.deliver import Pauses
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+PERSON_PAUSE_S = 300.0
+STEADY_S = 30.0  # a connection that held this long ends the growth of pauses
+CLOCK_EVERY_S = 600.0
+PROBE_TIMEOUT_S = 5.0
+FIND_EVERY = 3  # failures between searches for a new address
+
+log = logging.getLogger(__name__)
+
+MakeDriver = Callable[[DeviceConfig, bytes | None], Driver]
+FindAgain = Callable[[DeviceConfig], AsyncGenerator[str, None]]  # candidate addresses for a known serial number
+
+
+class LinkState(StrEnum):
+    STARTING = "starting"
+    ONLINE = "online"
+    OFFLINE = "offline"  # retried by itself
+    NEEDS_PERSON = "needs_person"
+    STORAGE_FULL = "storage_full"
+
+
+@dataclass(slots=True)
+class DeviceHealth:
+    """How it stands with one device, for the console and the status API."""
+
+    name: str
+    state: LinkState = LinkState.STARTING
+    since: datetime | None = None
+    address: str = ""
+    serial: str = ""
+    model: str = ""
+    firmware: str = ""
+    error: str = ""  # the last one; a DeviceError holds no secret
+    failures: int = 0  # in a row
+    connections: int = 0
+    events: int = 0  # told by the device, repeats included
+    last_event: datetime | None = None
+    clock_offset: timedelta | None = None
+    clock_measured_at: datetime | None = None
+
+
+@runtime_checkable
+class HasClock(Protocol):
+    async def get_time(self) -> datetime: ...
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One device. `run` ends only by cancellation, or when storage is lost."""
+
+    config: DeviceConfig
+    make_driver: MakeDriver
+    record_for: Callable[[], Record]  # a fresh one for every connection
+    load_cursor: Callable[[], Awaitable[bytes | None]]
+    find_again: FindAgain | None = None
+    learned: Callable[[DeviceConfig], Awaitable[None]] | None = None  # a serial pinned, an address found
+    clock_read: Callable[[datetime, datetime], timedelta] | None = None  # (device_time, at) -> offset
+    changed: Callable[[DeviceHealth], None] | None = None  # told after each change of state or clock
+    clock: Callable[[], datetime] = utc_now
+    pauses: Pauses = field(default_factory=lambda: Pauses(first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S))
+    person_pause_s: float = PERSON_PAUSE_S
+    clock_every_s: float = CLOCK_EVERY_S
+    health: DeviceHealth = field(init=False)
+    driver: Driver | None = field(init=False, default=None)  # of the connection that stands
+    _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.health = DeviceHealth(self.config.name, address=self.config.address, serial=self.config.serial)
+
+    def nudge(self) -> None:
+        """Try now: somebody corrected something."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            started = asyncio.get_running_loop().time()
+            try:
+                await self._connection()
+                self._lost(LinkState.OFFLINE, "the driver ended without a reason")
+                pause = self.pauses.next()
+            except (AuthenticationFailed, WrongDevice) as exc:
+                if isinstance(exc, WrongDevice) and await self._moved():
+                    continue
+                self._lost(LinkState.NEEDS_PERSON, str(exc))
+                pause = self.person_pause_s
+            except DiskFull as exc:
+                self._lost(LinkState.STORAGE_FULL, str(exc))
+                pause = self.pauses.next()
+            except DeviceError as exc:
+                if asyncio.get_running_loop().time() - started >= STEADY_S:
+                    self.pauses.reset()
+                self._lost(LinkState.OFFLINE, str(exc) or type(exc).__name__)
+                if isinstance(exc, LinkError) and await self._moved():
+                    continue
+                pause = self.pauses.next()
+            except (StorageError, sqlite3.Error):
+                raise
+            except Exception as exc:  # one device's driver never stops the others
+                log.exception("driver_fault device=%s", self.config.name)
+                self._lost(LinkState.OFFLINE, f"fault in the driver: {type(exc).__name__}")
+                pause = self.pauses.next()
+            await self._rest(pause)
+
+    async def _connection(self) -> None:
+        """One driver, from the stored cursor until it breaks. Raises DeviceError, StorageError."""
+        driver = self.make_driver(self.config, await self.load_cursor())
+        try:
+            identity = await driver.probe()
+            if self.config.serial and identity.serial and identity.serial != self.config.serial:
+                raise WrongDevice(self.config.address, expected=self.config.serial, found=identity.serial)
+            self.health.model, self.health.firmware = identity.model, identity.firmware
+            if identity.serial and not self.config.serial:
+                self.config = dataclasses.replace(self.config, serial=identity.serial)
+                if self.learned:
+                    await self.learned(self.config)
+            self.driver = driver
+            self._found()
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read_clock(driver)) if isinstance(driver, HasClock) else None
+                try:
+                    await driver.run(self._counting(self.record_for()))
+                finally:
+                    if reading is not None:
+                        reading.cancel()
+        except BaseExceptionGroup as group:
+            first = _first(group)
+            raise first from first.__cause__
+        finally:
+            self.driver = None
+            with contextlib.suppress(DeviceError, OSError):
+                await driver.close()
+
+    def _counting(self, record: Record) -> Record:
+        async def counted(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+            await record(events, cursor=cursor)
+            if events:
+                self.health.events += len(events)
+                self.health.last_event = self.clock()
+
+        return counted
+
+    async def _read_clock(self, driver: HasClock) -> None:
+        """Its faults are not the connection's: `run` notices a broken link by itself."""
+        while True:
+            try:
+                device_time, at = await driver.get_time(), self.clock()
+            except (Unsupported, DeviceRefused):
+                return
+            except DeviceError as exc:
+                log.debug("device_clock device=%s reason=%s", self.config.name, exc)
+            else:
+                if self.clock_read:
+                    self.health.clock_offset = self.clock_read(device_time, at)
+                    self.health.clock_measured_at = at
+                    if self.changed:
+                        self.changed(self.health)
+            await asyncio.sleep(self.clock_every_s)
+
+    async def _moved(self) -> bool:
+        """Whether the device was found at another address, and is that device."""
+        if self.find_again is None or not self.config.serial or self.health.failures % FIND_EVERY:
+            return False
+        async with contextlib.aclosing(self.find_again(self.config)) as candidates:
+            async for address in candidates:
+                if address == self.config.address:
+                    continue
+                there = dataclasses.replace(self.config, address=address)
+                driver = self.make_driver(there, None)
+                try:
+                    async with asyncio.timeout(PROBE_TIMEOUT_S):
+                        serial = (await driver.probe()).serial
+                except (DeviceError, TimeoutError):
+                    continue
+                finally:
+                    with contextlib.suppress(DeviceError, OSError):
+                        await driver.close()
+                if serial == self.config.serial:
+                    log.warning("device_moved device=%s from=%s to=%s", self.config.name, self.config.address, address)
+                    self.config, self.health.address = there, address
+                    if self.learned:
+                        await self.learned(there)
+                    return True
+        return False
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _found(self) -> None:
+        health, name = self.health, self.config.name
+        if health.failures:
+            log.info("device_back device=%s after_failures=%d", name, health.failures)
+        else:
+            log.info("device_online device=%s serial=%s", name, self.config.serial)
+        health.serial, health.address = self.config.serial, self.config.address
+        health.connections += 1
+        health.failures, health.error = 0, ""
+        self._enter(LinkState.ONLINE)
+
+    def _lost(self, state: LinkState, error: str) -> None:
+        health = self.health
+        health.failures += 1
+        health.error = error
+        if health.failures == 1 or state is not health.state:
+            log.warning("device_lost device=%s state=%s reason=%s", self.config.name, state, error)
+        else:
+            log.debug("device_retry device=%s failures=%d reason=%s", self.config.name, health.failures, error)
+        self._enter(state)
+
+    def _enter(self, state: LinkState) -> None:
+        if self.health.state is not state:
+            self.health.state, self.health.since = state, self.clock()
+        if self.changed:
+            self.changed(self.health)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The connection's own error; a clock reader never raises one."""
+    for exc in group.exceptions:
+        return _first(exc) if isinstance(exc, BaseExceptionGroup) else exc
+    raise ValueError("an empty group")
