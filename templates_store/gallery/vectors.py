@@ -9,6 +9,7 @@ renewed in the background as the gallery grows.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -193,9 +194,9 @@ class VectorGallery:
 
     def _search(self, probe: ArrayLike) -> Search:
         wide = np.asarray(probe, np.float64)
-        if wide.shape != (self.dimension,) or not np.isfinite(wide).all():
+        norm = math.sqrt(float(np.square(wide).sum())) if wide.shape == (self.dimension,) else math.nan
+        if not math.isfinite(norm):
             raise ValueError(f"a probe is {self.dimension} finite numbers")
-        norm = float(np.sqrt(np.square(wide).sum()))
         if self.metric is Metric.COSINE and norm == 0.0:
             raise ValueError("a probe of length zero has no direction to compare")
         return Search(self.metric, self._snapshot, self._kernel, probe=wide, norm=norm)
