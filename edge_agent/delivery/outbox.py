@@ -112,6 +112,7 @@ class Outbox:
         self._database = database
         self._clock = clock
         self._bell = asyncio.Event()
+        self._acked = asyncio.Event()
         self._horizons: dict[str, int] = {}  # per sink far behind: later events go first
         self.last_sequence = database.watch(last_sequence, self._advanced)
 
@@ -140,25 +141,38 @@ class Outbox:
     # Sinks
 
     async def register(self, sink: str, *, mandatory: bool = True, from_now: bool = False) -> None:
-        """Make a sink known; one that is already known keeps its place. A revoked one begins anew, from now.
+        """Make a sink known; one that is known keeps its place, and stays revoked if it was.
 
         A new sink is owed everything stored, or with `from_now` only what comes.
         """
         at = utc_text(self._clock())
 
         def work(connection: sqlite3.Connection) -> None:
-            known = connection.execute("SELECT revoked_at FROM sinks WHERE name = ?", (sink,)).fetchone()
-            if known is not None and known[0] is None:
-                connection.execute("UPDATE sinks SET mandatory = ? WHERE name = ?", (int(mandatory), sink))
-                return
             last = last_sequence(connection)
             (first,) = connection.execute("SELECT min(sequence) FROM events").fetchone()
-            start = last if from_now or known is not None or first is None else first - 1
-            connection.execute("DELETE FROM sinks WHERE name = ?", (sink,))
+            start = last if from_now or first is None else first - 1
             connection.execute(
-                "INSERT INTO sinks (name, mandatory, start, registered_at) VALUES (?, ?, ?, ?)",
+                "INSERT INTO sinks (name, mandatory, start, registered_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET mandatory = excluded.mandatory",
                 (sink, int(mandatory), start, at),
             )
+
+        await self._database.write(work, essential=True)
+        self._ring()
+
+    async def reinstate(self, sink: str) -> None:
+        """A revoked sink begins anew: it is owed what comes from now on."""
+        at = utc_text(self._clock())
+
+        def work(connection: sqlite3.Connection) -> None:
+            books = _books(connection, sink)
+            if books.revoked:
+                connection.execute("DELETE FROM settled WHERE sink = ?", (sink,))
+                connection.execute(
+                    "UPDATE sinks SET start = ?, delivered = 0, discarded = 0, registered_at = ?, revoked_at = NULL"
+                    " WHERE name = ?",
+                    (books.last, at, sink),
+                )
 
         await self._database.write(work, essential=True)
         self._horizons.pop(sink, None)
@@ -236,7 +250,23 @@ class Outbox:
             )
             return len(fresh) + released
 
-        return await self._database.write(work, essential=True)
+        count = await self._database.write(work, essential=True)
+        self._acked.set()
+        self._acked = asyncio.Event()
+        return count
+
+    async def drained(self, sink: str) -> None:
+        """Wait until nothing is pending for this sink: all delivered, or set aside."""
+        while True:
+            bell, acked = self._bell, self._acked
+            if not (await self.ledger(sink)).pending:
+                return
+            rings = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(acked.wait())]
+            try:
+                await asyncio.wait(rings, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for ring in rings:
+                    ring.cancel()
 
     # Quarantine
 

@@ -154,8 +154,12 @@ async def test_a_revoked_sink_gets_nothing_and_holds_nothing_back(outbox: Outbox
     assert await outbox.depth() == 0
     assert await outbox.prune(clock.now + timedelta(days=1)) == 2
     await outbox.register("hq")
+    with pytest.raises(Revoked):
+        await outbox.pending("hq", 1)
+    await outbox.reinstate("hq")
     await outbox.append([event(3)])
     assert sequences(await outbox.pending("hq", 10)) == [3]
+    assert (await outbox.ledger("hq")).balanced
 
 
 async def test_waiting_ends_with_the_next_event(outbox: Outbox) -> None:
