@@ -1,0 +1,1 @@
+"""Hikvision access terminals over ISAPI: HTTP with digest authentication, JSON and XML."""

@@ -1,0 +1,372 @@
+"""A Hikvision access terminal: the log by serial number, live events by stream or by its own pushes.
+
+The stream is opened before the log is read, so nothing falls between the two. A live number that does not follow
+the last one makes the log be read again. What a model lacks is measured by asking, not taken from a list of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from device_drivers.devices import (
+    Capabilities,
+    CommandResult,
+    CommandState,
+    DeviceConfig,
+    DeviceTemplate,
+    DeviceUser,
+    DoorMode,
+    Feature,
+    Identity,
+    ItemResult,
+    Record,
+)
+from device_drivers.errors import (
+    AuthenticationFailed,
+    DeviceRefused,
+    LinkError,
+    ProtocolError,
+    Unsupported,
+    WrongDevice,
+)
+from device_drivers.events import DeviceEvent, Origin
+from device_drivers.isapi import messages
+from device_drivers.isapi.client import STREAM_SILENCE_S, Busy, IsapiClient
+from device_drivers.isapi.frame import PartDecoder, boundary_of
+from device_drivers.isapi.messages import FACE_PICTURE, FINGER_ALGORITHM, Json, integer, item, items, local_time, text
+from device_drivers.isapi.people import People
+from device_drivers.isapi.session import LogPosition
+from device_drivers.links import split_address
+
+PAGE = 30
+POLL_S = 5.0
+SWEEP_S = 300.0  # the log is read this often even while the stream seems well
+DOOR_COMMANDS = {DoorMode.CONTROLLED: "resume", DoorMode.LOCKED: "alwaysClose", DoorMode.UNLOCKED: "alwaysOpen"}
+EVENTS = "/ISAPI/AccessControl/AcsEvent"
+
+
+class IsapiTerminal:
+    """`options`: tls, ca_file, readers, push_url (where the terminal shall send its events) with host_id; and the
+    intervals poll_s, sweep_s, silence_s."""
+
+    def __init__(self, config: DeviceConfig, *, cursor: bytes | None = None, client: IsapiClient | None = None) -> None:
+        self.config = config
+        self.counters: Counter[str] = Counter()
+        options = config.options
+        self._silence_s = float(options.get("silence_s", STREAM_SILENCE_S))
+        self._poll_s = float(options.get("poll_s", POLL_S))
+        self._sweep_s = float(options.get("sweep_s", SWEEP_S))
+        self._client = client or self._connect()
+        self._people = People(self._client, readers=tuple(options.get("readers", (1,))))
+        self._position = LogPosition.from_cursor(cursor)
+        self._identity: Identity | None = None
+        self._can: Capabilities | None = None
+        self._by_serial = False
+        self._has_log = True
+        self._one_reader = asyncio.Lock()
+        self._record: Record | None = None
+
+    def _connect(self) -> IsapiClient:
+        options = self.config.options
+        tls = bool(options.get("tls", False))
+        host, port = split_address(self.config.address, 443 if tls else 80)
+        host = f"[{host}]" if ":" in host else host
+        trust: ssl.SSLContext | bool = True
+        if ca_file := options.get("ca_file"):
+            trust = ssl.create_default_context(cafile=str(ca_file))
+        return IsapiClient(
+            f"{'https' if tls else 'http'}://{host}:{port}",
+            username=self.config.username or "admin", password=self.config.password, verify=trust,
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def probe(self) -> Identity:
+        identity = messages.identity(await self._client.get("/ISAPI/System/deviceInfo"))
+        if self.config.serial and self.config.serial != identity.serial:
+            raise WrongDevice(self.config.address, expected=self.config.serial, found=identity.serial)
+        self._identity = identity
+        return identity
+
+    # -- measured abilities --------------------------------------------------------------------------------------------
+
+    async def _ask(self, path: str) -> Json | None:
+        """A capability document, or None where the model lacks it."""
+        try:
+            return await self._client.get(path)
+        except (Unsupported, DeviceRefused) as exc:
+            if isinstance(exc, AuthenticationFailed):
+                raise
+            return None
+
+    async def capabilities(self) -> Capabilities:
+        if self._can is not None:
+            return self._can
+        features = {Feature.CLOCK, Feature.REBOOT}
+        events = await self._ask(f"{EVENTS}/capabilities?format=json")
+        if events is not None:
+            features |= {Feature.PUNCHES, Feature.LIVE}
+            self._by_serial = item(events, "AcsEvent", "AcsEventCond", "beginSerialNo") is not None
+        self._has_log = events is not None
+        people = await self._ask("/ISAPI/AccessControl/UserInfo/capabilities?format=json")
+        if people is not None:
+            features |= {Feature.USERS, Feature.PINS}
+        if await self._ask("/ISAPI/AccessControl/CardInfo/capabilities?format=json") is not None:
+            features.add(Feature.CARDS)
+        faces = await self._ask("/ISAPI/Intelligent/FDLib/capabilities?format=json")
+        if faces is not None:
+            features.add(Feature.FACE_TEMPLATES)
+        fingers = await self._ask("/ISAPI/AccessControl/FingerPrintCfg/capabilities?format=json")
+        if fingers is not None:
+            features.add(Feature.FINGER_TEMPLATES)
+        doors = await self._ask("/ISAPI/AccessControl/RemoteControl/door/capabilities")
+        if doors is not None:
+            features |= {Feature.OPEN_DOOR, Feature.DOOR_MODES}
+        self._can = Capabilities(
+            frozenset(features),
+            max_users=integer(item(people or {}, "UserInfo", "maxRecordNum")),
+            max_face_templates=integer(item(faces or {}, "FDLib", "FDRecordDataMaxNum")),
+            max_finger_templates=integer(item(fingers or {}, "FingerPrintCfg", "maxRecordNum")),
+            finger_algorithm=FINGER_ALGORITHM if fingers is not None else None,
+            face_algorithm=FACE_PICTURE if faces is not None else None,
+            doors=integer(item(doors or {}, "RemoteControlDoor", "doorNo", "@max")) or 1 if doors is not None else 0,
+        )
+        return self._can
+
+    async def _require(self, feature: Feature) -> None:
+        if feature not in (await self.capabilities()).features:
+            raise Unsupported(f"{self.config.name}: {feature} not on this model")
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    async def run(self, record: Record) -> None:
+        await self.probe()
+        await self.capabilities()
+        self._record = record
+        try:
+            if self.config.options.get("push_url"):
+                await self._arm()
+                await self._poll(self._sweep_s)
+            try:
+                await self._listen()
+            except Unsupported:
+                if not self._has_log:
+                    raise
+                await self._poll(self._poll_s)
+        finally:
+            self._record = None
+
+    async def _poll(self, every_s: float) -> None:
+        while True:
+            await self._read_log()
+            await asyncio.sleep(every_s)
+            if self.config.options.get("push_url"):
+                await self._arm()  # a terminal that restarted has forgotten where to send
+
+    async def _listen(self) -> None:
+        path = "/ISAPI/Event/notification/alertStream"
+        async with self._client.stream(path, silence_s=self._silence_s) as response:
+            decoder = PartDecoder(boundary_of(response.headers.get("content-type", "")))
+            await self._read_log()
+            loop = asyncio.get_running_loop()
+            sweep_at = loop.time() + self._sweep_s
+            async for data in response.aiter_raw():
+                for part in decoder.feed(data):
+                    await self.receive(part.content_type, part.body)
+                if decoder.ended:
+                    break
+                if loop.time() >= sweep_at:  # heartbeats keep this loop turning
+                    await self._read_log()
+                    sweep_at = loop.time() + self._sweep_s
+        raise LinkError(f"{self._client.base_url}: the event stream ended")
+
+    async def receive(self, content_type: str, body: bytes) -> None:
+        """One part of the stream or of a push; durable on return. Raises LinkError while nobody receives."""
+        if content_type.startswith("image/"):
+            self.counters["photos_dropped"] += 1
+            return
+        if not body.strip():
+            return
+        try:
+            alert = messages.alert(body)
+        except ProtocolError:
+            self.counters["unreadable"] += 1
+            return
+        access = alert.access
+        if access is None:
+            self.counters["other_notifications"] += 1
+            return
+        event = messages.event(access, serial=self._serial, origin=Origin.LIVE, time=alert.time, raw=alert.raw)
+        number = integer(access.get("serialNo"))
+        if self._has_log and number is not None and self._position.is_gap(number):
+            self.counters["gaps"] += 1
+            await self._read_log()
+        await self._keep([event])
+
+    @property
+    def _serial(self) -> str:
+        return self._identity.serial if self._identity else self.config.serial
+
+    async def _keep(self, events: Sequence[DeviceEvent]) -> None:
+        if self._record is None:
+            raise LinkError(f"{self.config.name}: nobody receives at the moment")
+        position = self._position
+        for event in events:
+            position = position.after(getattr(event, "record_no", None))
+        await self._record(events, cursor=position.cursor())
+        self._position = position
+
+    async def _read_log(self) -> None:
+        """Everything behind the cursor, with an overlap; from the start if the log began anew."""
+        if not self._has_log:
+            return
+        async with self._one_reader:
+            body = messages.search_events(0, 1, search_id=uuid4().hex, timeReverseOrder=True)
+            document = await self._client.json("POST", EVENTS, body)
+            found = items(document, "AcsEvent", "InfoList")
+            newest = integer(found[0].get("serialNo")) if found else None
+            if newest is None:
+                return
+            if self._position.was_reset(newest):
+                self.counters["log_resets"] += 1
+                self._position = LogPosition()
+            total = integer(item(document, "AcsEvent", "totalMatches")) or 0
+            start, conditions = self._position.search(newest=newest, total=total, by_serial=self._by_serial)
+            async for page in self._pages(start, conditions):
+                await self._keep(page)
+
+    async def _pages(self, position: int, conditions: Json) -> AsyncIterator[list[DeviceEvent]]:
+        search_id = uuid4().hex
+        while True:
+            body = messages.search_events(position, PAGE, search_id=search_id, **conditions)
+            document = await self._client.json("POST", EVENTS, body)
+            found = items(document, "AcsEvent", "InfoList")
+            if found:
+                yield [
+                    messages.event(entry, serial=self._serial, origin=Origin.BACKLOG, raw=json.dumps(entry).encode())
+                    for entry in found
+                ]
+            position += len(found)
+            if not found or item(document, "AcsEvent", "responseStatusStrg") != "MORE":
+                return
+
+    async def _arm(self) -> None:
+        """Make the terminal send its events to us, unless it already does."""
+        url = urlsplit(str(self.config.options["push_url"]))
+        host_id = str(self.config.options.get("host_id", "1"))
+        host, tls = url.hostname or "", url.scheme == "https"
+        port, path = url.port or (443 if tls else 80), url.path or "/"
+        listed = messages.hosts(await self._client.get("/ISAPI/Event/notification/httpHosts"))
+        mine = next((entry for entry in listed if text(entry.get("id")) == host_id), None)
+        if mine is not None and messages.points_at(mine, host=host, port=port, path=path):
+            return
+        try:
+            digits = bool(ipaddress.ip_address(host))
+        except ValueError:
+            digits = False
+        body = messages.http_host(host_id, host=host, port=port, path=path, tls=tls, digits=digits)
+        await self._client.xml("PUT", f"/ISAPI/Event/notification/httpHosts/{host_id}", body)
+        self.counters["armed"] += 1
+
+    # -- clock and doors -----------------------------------------------------------------------------------------------
+
+    async def get_time(self) -> datetime:
+        said = local_time(item(await self._client.get("/ISAPI/System/time"), "Time", "localTime"))
+        if said is None:
+            raise ProtocolError("the terminal's clock is no date")
+        return said
+
+    async def set_time(self, device_time: datetime) -> None:
+        zone = text(item(await self._client.get("/ISAPI/System/time"), "Time", "timeZone"), 64)
+        await self._client.xml("PUT", "/ISAPI/System/time", messages.time_document(device_time, zone))
+
+    async def open_door(self, door: int, *, seconds: float) -> CommandResult:
+        """For as long as the terminal is set to; never asked twice."""
+        return await self._door(door, "open")
+
+    async def set_door_mode(self, door: int, mode: DoorMode) -> CommandResult:
+        return await self._door(door, DOOR_COMMANDS[mode])
+
+    async def _door(self, door: int, command: str) -> CommandResult:
+        if not 1 <= door <= 256:
+            raise ValueError("doors are numbered from 1")
+        path = f"/ISAPI/AccessControl/RemoteControl/door/{door}"
+        try:
+            await self._client.xml("PUT", path, messages.door_command(command), again_if_busy=False)
+        except (DeviceRefused, Unsupported, Busy) as exc:
+            return CommandResult(CommandState.FAILED, str(exc), getattr(exc, "code", None))
+        except LinkError as exc:
+            return CommandResult(CommandState.UNKNOWN, str(exc))
+        return CommandResult(CommandState.DONE)
+
+    async def reboot(self) -> None:
+        await self._client.request("PUT", "/ISAPI/System/reboot", again_if_busy=False)
+
+    # -- people --------------------------------------------------------------------------------------------------------
+
+    async def users(self) -> list[DeviceUser]:
+        await self._require(Feature.USERS)
+        return await self._people.users(with_cards=Feature.CARDS in (await self.capabilities()).features)
+
+    async def upsert_users(self, users: Sequence[DeviceUser]) -> list[ItemResult]:
+        await self._require(Feature.USERS)
+        return await self._people.upsert(users, with_cards=Feature.CARDS in (await self.capabilities()).features)
+
+    async def delete_users(self, user_ids: Sequence[str]) -> list[ItemResult]:
+        await self._require(Feature.USERS)
+        return await self._people.delete(user_ids)
+
+    async def templates(self, user_id: str) -> list[DeviceTemplate]:
+        """Fingers. The terminal keeps faces as pictures, which are not fetched."""
+        if Feature.FINGER_TEMPLATES not in (await self.capabilities()).features:
+            return []
+        return await self._people.fingers(user_id)
+
+    async def put_templates(self, templates: Sequence[DeviceTemplate]) -> list[ItemResult]:
+        can = await self.capabilities()
+        accepted = {algorithm for algorithm in (can.finger_algorithm, can.face_algorithm) if algorithm}
+        results = {}
+        good = []
+        for template in templates:
+            key = f"{template.user_id}/{template.modality}/{template.index}"
+            if template.algorithm in accepted:
+                good.append(template)
+            else:
+                results[key] = ItemResult(key, ok=False, reason=f"the terminal does not take {template.algorithm}")
+        results |= {result.key: result for result in await self._people.put_templates(good)}
+        return list(results.values())
+
+    async def delete_templates(self, user_id: str, *, modality: str | None = None) -> list[ItemResult]:
+        can = await self.capabilities()
+        kinds = {"face": Feature.FACE_TEMPLATES, "fingerprint": Feature.FINGER_TEMPLATES}
+        results = []
+        for kind in [modality] if modality else list(kinds):
+            if kinds.get(kind) not in can.features:
+                continue  # a model without the table holds none
+            reason = ""
+            try:
+                await self._people.delete_templates(user_id, kind)
+            except (DeviceRefused, Unsupported) as exc:
+                reason = str(exc)
+            results.append(ItemResult(f"{user_id}/{kind}", ok=not reason, reason=reason))
+        return results
+
+
+@contextlib.asynccontextmanager
+async def connected(config: DeviceConfig, *, cursor: bytes | None = None) -> AsyncIterator[IsapiTerminal]:
+    """A driver that is closed at the end of the block."""
+    terminal = IsapiTerminal(config, cursor=cursor)
+    try:
+        yield terminal
+    finally:
+        await terminal.close()
