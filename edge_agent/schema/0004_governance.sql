@@ -74,3 +74,12 @@ CREATE TABLE idempotency (
     at        TEXT NOT NULL,
     PRIMARY KEY (actor, key)
 ) STRICT;
+
+-- What a device taught us where the configuration leaves it open; goes with the device.
+CREATE TABLE device_pins (
+    device      TEXT PRIMARY KEY,
+    serial      TEXT NOT NULL,
+    configured  TEXT NOT NULL,                   -- the address in the configuration at that time
+    address     TEXT NOT NULL,                   -- where it was found
+    learned_at  TEXT NOT NULL
+) STRICT;

@@ -1,0 +1,171 @@
+"""The composition root: every object of one gateway is made here, in the order in which things depend.
+
+`run` holds everything in one TaskGroup. What fails on its own is supervised inside; what comes out is
+storage or a defect, and then the process ends and systemd starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from device_drivers import catalog
+from device_drivers.adms.server import AdmsServer
+from device_drivers.devices import DeviceConfig, Driver
+from edge_agent.attendance import Attendance, Source
+from edge_agent.audit import Anchor, AuditLog, Entry
+from edge_agent.config import AgentConfig, Device, SiteConfig
+from edge_agent.configuration import Configuration
+from edge_agent.database import Database, utc_now
+from edge_agent.delivery.outbox import Event, Outbox
+from edge_agent.delivery.upstreams import Upstreams
+from edge_agent.fleet import Fleet
+from edge_agent.identity_keys import IdentityKeys
+from edge_agent.roster import Roster
+
+HOUSEKEEPING_S = 600.0
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """One gateway. `open` makes it; `run` works until cancelled; `close` ends it in order."""
+
+    def __init__(
+        self, config: AgentConfig, database: Database, keys: IdentityKeys, *, clock: Callable[[], datetime]
+    ) -> None:
+        gateway = config.gateway
+        self.config = config
+        self.clock = clock
+        self.database = database
+        self.keys = keys
+        self.started_at = clock()
+        self.audit = AuditLog(keys.derive("audit"))
+        self.configuration = Configuration(database, key=keys.derive("configuration"))
+        self.roster = Roster(keys.derive("cards"))
+        self.outbox = Outbox(database, clock=clock)
+        self.attendance = Attendance(database, self.roster, clock=clock)
+        self.adms = AdmsServer(clock=clock)
+        self.fleet = Fleet(database, self.attendance, make_driver=self._driver, clock=clock)
+        self.upstreams = Upstreams(
+            database,
+            self.outbox,
+            self.roster,
+            gateway=gateway.name,
+            tenant=gateway.tenant,
+            derive=keys.derive,
+            clock=clock,
+        )
+
+    @classmethod
+    async def open(cls, config: AgentConfig, *, clock: Callable[[], datetime] = utc_now) -> Agent:
+        """Open the files and bring the configuration into force. Raises StorageError, BadKeyFile, ConfigError."""
+        folder = config.gateway.data_dir
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = await asyncio.to_thread(
+            Database.open, folder / "agent.db", clock=clock, ballast_bytes=config.gateway.ballast_mb * 1024 * 1024
+        )
+        agent = cls(config, database, IdentityKeys.load(folder / "identity.key"), clock=clock)
+        await agent.configuration.load(config.site, now=clock())
+        await database.write(lambda c: agent.audit.append(c, Entry(actor="agent", action="agent.start"), now=clock()))
+        return agent
+
+    @property
+    def site(self) -> SiteConfig:
+        return self.configuration.site
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.upstreams.run(), name="upstreams")
+            group.create_task(self.fleet.run(), name="fleet")
+            group.create_task(self._follow(), name="configuration")
+            group.create_task(self._keep_house(), name="housekeeping")
+
+    async def close(self) -> None:
+        """After `run` has ended: the last row, then the file."""
+        await self.database.write(
+            lambda c: self.audit.append(c, Entry(actor="agent", action="agent.stop"), now=self.clock())
+        )
+        await asyncio.to_thread(self.database.close)
+
+    async def _follow(self) -> None:
+        """Bring each new version into force."""
+        number = 0
+        while True:
+            version = await self.configuration.changed_since(number)
+            number, site = version.number, version.site
+            self.attendance.configure(source_of(device, site) for device in site.devices)
+            await self.upstreams.follow(site.upstreams, allowed_hosts=site.privacy.allowed_hosts)
+            await self.fleet.follow(device.for_driver(site.timezone) for device in site.devices if device.enabled)
+            log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))
+
+    async def _keep_house(self) -> None:
+        """Retention, and the audit chain's end anchored outside the database."""
+        while True:
+            now = self.clock()
+            await self.outbox.prune(now - timedelta(days=self.site.retention.events_days))
+            if self.database.ballast.short:
+                await self.outbox.relieve()
+            await self.anchor_audit()
+            await asyncio.sleep(HOUSEKEEPING_S)
+
+    async def anchor_audit(self) -> Anchor | None:
+        """Send the chain's end upstream and keep it beside the database."""
+        anchor = await self.database.read(self.audit.anchor)
+        if anchor is None:
+            return None
+        line = f"{anchor.seq} {anchor.mac.hex()}\n"
+        known = self.anchors()
+        if not known or known[-1].seq < anchor.seq:
+            await asyncio.to_thread(_append_line, self._anchor_file, line)
+            await self.outbox.append(
+                [
+                    Event(
+                        f"audit-{self.config.gateway.name}-{anchor.seq}",
+                        "audit.anchored",
+                        self.clock(),
+                        "",
+                        None,
+                        {"seq": anchor.seq, "mac": anchor.mac.hex()},
+                    )
+                ]
+            )
+        return anchor
+
+    def anchors(self) -> list[Anchor]:
+        try:
+            lines = self._anchor_file.read_text("ascii").splitlines()
+        except FileNotFoundError:
+            return []
+        return [Anchor(int(seq), bytes.fromhex(mac)) for seq, mac in (line.split() for line in lines)]
+
+    @property
+    def _anchor_file(self) -> Path:
+        return self.config.gateway.data_dir / "audit.anchors"
+
+    def _driver(self, config: DeviceConfig, cursor: bytes | None) -> Driver:
+        if config.kind == "adms":  # these call us: they share one server
+            return self.adms.terminal(config, cursor=cursor)
+        return catalog.make(config, cursor=cursor)
+
+
+def source_of(device: Device, site: SiteConfig) -> Source:
+    """What the enterprise lets an event of this device carry."""
+    location = device.location if site.privacy.geolocation else None
+    return Source(
+        name=device.name,
+        timezone=device.timezone or site.timezone,
+        site=site.site,
+        location=(location.latitude, location.longitude) if location else None,
+        attendance=device.attendance,
+        serial=device.serial,
+    )
+
+
+def _append_line(path: Path, line: str) -> None:
+    with path.open("a", encoding="ascii") as file:
+        file.write(line)

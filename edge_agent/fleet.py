@@ -1,0 +1,168 @@
+"""The devices in force: one supervised driver each, following the configuration.
+
+A serial number left open in the configuration is learned at the first connection and pinned from then on;
+an address that moved is looked for among its neighbours and remembered. Both are state, not configuration:
+the enterprise's document stays as it was written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import ipaddress
+import sqlite3
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+
+from device_drivers import catalog
+from device_drivers.devices import DeviceConfig, Driver
+from device_drivers.events import DeviceEvent
+from device_drivers.links import split_address
+from edge_agent.attendance import Attendance, Other
+from edge_agent.crew import Crew
+from edge_agent.database import Database, utc_now
+from edge_agent.supervise import DeviceHealth, LinkState, Supervisor
+
+KNOCK_TIMEOUT_S = 0.5
+KNOCKS_AT_ONCE = 32
+PORTS = {"zkteco": 4370, "c3": 4370, "isapi": 80}  # kinds worth looking for after a move
+
+MakeDriver = Callable[[DeviceConfig, bytes | None], Driver]
+Asking = Callable[[str, Sequence[DeviceEvent]], Awaitable[None]]
+LinkChanged = Callable[[DeviceHealth], None]
+
+
+async def neighbours(config: DeviceConfig) -> AsyncGenerator[str, None]:
+    """Addresses of the same /24 that answer on the device's port. Yields as they are found."""
+    default = PORTS.get(config.kind)
+    if default is None:
+        return
+    host, port = split_address(config.address, default)
+    try:
+        network = ipaddress.ip_network(f"{host}/24", strict=False)
+    except ValueError:
+        return  # a name: whoever resolves it follows the move
+    gate = asyncio.Semaphore(KNOCKS_AT_ONCE)
+
+    async def knock(address: str) -> str | None:
+        async with gate:
+            try:
+                async with asyncio.timeout(KNOCK_TIMEOUT_S):
+                    _, writer = await asyncio.open_connection(address, port)
+            except (OSError, TimeoutError):
+                return None
+            writer.close()
+            return f"{address}:{port}"
+
+    tasks = [asyncio.create_task(knock(str(address))) for address in network.hosts() if str(address) != host]
+    try:
+        for task in asyncio.as_completed(tasks):
+            if found := await task:
+                yield found
+    finally:
+        for knocking in tasks:
+            knocking.cancel()
+
+
+class Fleet:
+    """`make_driver` is the catalog's unless devices call us (ADMS) and share a server."""
+
+    def __init__(
+        self,
+        database: Database,
+        attendance: Attendance,
+        *,
+        make_driver: MakeDriver | None = None,
+        asking: Asking | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._attendance = attendance
+        self._make_driver = make_driver or (lambda config, cursor: catalog.make(config, cursor=cursor))
+        self._asking = asking
+        self._clock = clock
+        self._supervisors: dict[str, Supervisor] = {}
+        self._crew: Crew[DeviceConfig] = Crew(self._supervise)
+
+    @property
+    def health(self) -> dict[str, DeviceHealth]:
+        """By configured name, in the configuration's order."""
+        return {name: supervisor.health for name, supervisor in self._supervisors.items()}
+
+    def driver(self, name: str) -> Driver | None:
+        """The driver of the connection that stands now."""
+        supervisor = self._supervisors.get(name)
+        return supervisor.driver if supervisor else None
+
+    def online(self) -> int:
+        return sum(health.state is LinkState.ONLINE for health in self.health.values())
+
+    def nudge(self, name: str) -> None:
+        """Try this device now instead of after the pause."""
+        if name in self._supervisors:
+            self._supervisors[name].nudge()
+
+    async def run(self) -> None:
+        """Supervise until cancelled. Storage faults come out."""
+        await self._crew.run()
+
+    async def follow(self, devices: Iterable[DeviceConfig]) -> None:
+        """Make these the devices."""
+        wanted = {device.name: device for device in devices}
+        await self._database.write(lambda c: _forget_pins(c, set(wanted)))
+        await self._crew.follow(wanted)
+        self._supervisors = {name: self._supervisors[name] for name in wanted if name in self._supervisors}
+
+    async def _supervise(self, name: str, config: DeviceConfig) -> None:
+        pin = await self._database.read(
+            lambda c: c.execute(
+                "SELECT serial, configured, address FROM device_pins WHERE device = ?", (name,)
+            ).fetchone()
+        )
+        pinned = config
+        if pin is not None:
+            serial, configured, found_at = pin
+            address = found_at if configured == config.address else config.address  # a person moved it since
+            pinned = dataclasses.replace(config, serial=config.serial or serial, address=address)
+
+        async def load_cursor() -> bytes | None:
+            return await self._attendance.cursor(name)
+
+        async def learned(found: DeviceConfig) -> None:
+            await self._database.write(lambda c: _pin(c, found, config.address, self._clock()))
+
+        supervisor = Supervisor(
+            pinned,
+            self._make_driver,
+            record_for=lambda: self._attendance.recorder(name, others=self._others(name)),
+            load_cursor=load_cursor,
+            find_again=neighbours,
+            learned=learned,
+            clock_read=lambda said, at: self._attendance.measured(name, said, at=at).offset,
+            clock=self._clock,
+        )
+        self._supervisors[name] = supervisor
+        await supervisor.run()
+
+    def _others(self, name: str) -> Other | None:
+        if self._asking is None:
+            return None
+        asking = self._asking
+
+        async def others(events: Sequence[DeviceEvent]) -> None:
+            await asking(name, events)
+
+        return others
+
+
+def _pin(connection: sqlite3.Connection, found: DeviceConfig, configured: str, now: datetime) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO device_pins VALUES (?, ?, ?, ?, ?)",
+        (found.name, found.serial, configured, found.address, now.isoformat()),
+    )
+
+
+def _forget_pins(connection: sqlite3.Connection, configured: set[str]) -> None:
+    for (name,) in connection.execute("SELECT device FROM device_pins").fetchall():
+        if name not in configured:
+            connection.execute("DELETE FROM device_pins WHERE device = ?", (name,))
