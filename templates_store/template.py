@@ -59,6 +59,8 @@ class Consent:
     given_at: datetime  # aware, UTC
     expires_at: datetime
     evidence_sha256: str  # of the signed form or recorded act; the evidence itself lives elsewhere
+    legal_basis: str = "consent"  # or a coded exception, which then has to have its reference
+    basis_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)

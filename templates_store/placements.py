@@ -1,0 +1,122 @@
+"""Copies in devices' own memories: known, and owed an erasure until the device says it is done."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from templates_store.errors import Duplicate
+from templates_store.ledger import Transaction
+from templates_store.records import Placement, PlacementState
+from templates_store.sqlite import from_us
+from templates_store.template import Modality, Purpose, SubjectId, TemplateId
+
+_COLUMNS = (
+    "placement_id, subject_id, modality, purpose, template_id, device_serial, slot, placed_us, state, attempts,"
+    " last_error"
+)
+
+
+def _row(row: tuple[Any, ...]) -> Placement:
+    return Placement(
+        placement_id=row[0],
+        subject_id=SubjectId(row[1]),
+        modality=Modality(row[2]),
+        purpose=Purpose(row[3]),
+        template_id=None if row[4] is None else TemplateId(row[4]),
+        device_serial=row[5],
+        slot=row[6],
+        placed_at=from_us(row[7]),
+        state=PlacementState(row[8]),
+        attempts=row[9],
+        last_error=row[10],
+    )
+
+
+def add(
+    transaction: Transaction,
+    subject_id: SubjectId,
+    modality: Modality,
+    purpose: Purpose,
+    *,
+    device_serial: str,
+    slot: str,
+    template_id: TemplateId | None,
+) -> int:
+    """Record a copy before it is sent; the same place again is the same row.
+
+    Raises ConsentMissing; Duplicate while the device still owes the erasure of what was there before.
+    """
+    sql = transaction.sql
+    where = (subject_id, modality.value, purpose.value, device_serial, slot)
+    old = sql.execute(
+        "SELECT placement_id, state FROM placement"
+        " WHERE subject_id = ? AND modality = ? AND purpose = ? AND device_serial = ? AND slot = ?",
+        where,
+    ).fetchone()
+    if old is not None and old[1] == "placed":
+        return int(old[0])
+    if old is not None and old[1] == "erasing":
+        raise Duplicate(f"device {device_serial} still has to delete the earlier copy in that place")
+    if old is not None:
+        sql.execute("DELETE FROM placement WHERE placement_id = ?", (old[0],))
+    placement_id = sql.execute(
+        "INSERT INTO placement (subject_id, modality, purpose, device_serial, slot, template_id, placed_us, state)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'placed')",
+        (*where, template_id, transaction.now_us),
+    ).lastrowid
+    transaction.touch(subject_id)
+    return placement_id or 0
+
+
+def of_subject(sql: sqlite3.Connection, subject_id: SubjectId) -> list[Placement]:
+    rows = sql.execute(f"SELECT {_COLUMNS} FROM placement WHERE subject_id = ? ORDER BY placement_id", (subject_id,))  # noqa: S608
+    return [_row(row) for row in rows]
+
+
+def owed(sql: sqlite3.Connection, device_serial: str | None) -> list[Placement]:
+    """What devices still have to delete, oldest first."""
+    rows = sql.execute(
+        f"SELECT {_COLUMNS} FROM placement WHERE state = 'erasing' AND (? IS NULL OR device_serial = ?)"  # noqa: S608
+        " ORDER BY placement_id",
+        (device_serial, device_serial),
+    )
+    return [_row(row) for row in rows]
+
+
+def start_erasing(
+    transaction: Transaction, subject_id: SubjectId, *, modality: Modality | None, purpose: Purpose | None
+) -> list[str]:
+    """Mark the copies as owed; the serials of their devices, also those owed since earlier."""
+    narrowed = (
+        "subject_id = ? AND state <> 'gone' AND (? IS NULL OR modality = ?) AND (? IS NULL OR purpose = ?)",
+        (subject_id, modality, modality, purpose, purpose),
+    )
+    rows = transaction.sql.execute(f"SELECT DISTINCT device_serial FROM placement WHERE {narrowed[0]}", narrowed[1])  # noqa: S608
+    serials = sorted(serial for (serial,) in rows)
+    transaction.sql.execute(f"UPDATE placement SET state = 'erasing' WHERE {narrowed[0]}", narrowed[1])  # noqa: S608
+    return serials
+
+
+def close(transaction: Transaction, placement_id: int) -> Placement | None:
+    """The device deleted its copy; None if that is known already."""
+    row = transaction.sql.execute(
+        f"SELECT {_COLUMNS} FROM placement WHERE placement_id = ? AND state <> 'gone'",
+        (placement_id,),  # noqa: S608
+    ).fetchone()
+    if row is None:
+        return None
+    transaction.sql.execute(
+        "UPDATE placement SET state = 'gone', ended_us = ?, last_error = '' WHERE placement_id = ?",
+        (transaction.now_us, placement_id),
+    )
+    found = _row(row)
+    transaction.touch(found.subject_id)
+    return found
+
+
+def note_failure(transaction: Transaction, placement_id: int, error: str) -> None:
+    transaction.sql.execute(
+        "UPDATE placement SET attempts = attempts + 1, last_error = ? WHERE placement_id = ?",
+        (error[:200], placement_id),
+    )
