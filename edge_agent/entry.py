@@ -12,43 +12,25 @@ fills its own short queue and no more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
-from device_drivers.devices import Feedback, Reader
+from device_drivers.devices import Feedback
 from device_drivers.errors import DeviceError
 from device_drivers.events import CardRead, DeviceEvent, FingerPresented, KeysPressed, PunchState
-from edge_agent.attendance import Source
-from edge_agent.audit import AuditLog
-from edge_agent.audit import Entry as AuditEntry
+from edge_agent.conclusion import Conclusion, Session
 from edge_agent.credentials import Credentials, PinCheck
-from edge_agent.database import Database, DiskFull
-from edge_agent.delivery.event import Event, append
-from edge_agent.doors import Alarm, AlarmKind, Doors, NotOpened, raise_alarm
+from edge_agent.database import DiskFull
 from edge_agent.identification import Subject
 from edge_agent.matching.outcomes import Match, NoMatch, NoMatchReason, Outcome, PadState, SampleFault
 from edge_agent.matching.pad import Turn
-from edge_agent.passages import (
-    ANOTHER_FACTOR,
-    Passage,
-    denied_event,
-    door_state,
-    duress_event,
-    granted_event,
-    not_opened_event,
-    punch_event,
-    punch_state,
-    told_reason,
-    with_user_id,
-)
-from edge_agent.policy.access import Denied, Granted, Person, Reason, Request, decide, decide_clock, remote_open
+from edge_agent.passages import ANOTHER_FACTOR
+from edge_agent.policy.access import Denied, Granted, Reason, Request, decide, decide_clock
 from edge_agent.policy.attempts import Attempts, Stand
-from edge_agent.policy.rules import BIOMETRIC, Door, Factor, Point, Rules
-from edge_agent.presence import Write
+from edge_agent.policy.rules import Factor, Point, Rules
+from edge_agent.presence import Presence
 from edge_agent.sensing import Sensing
 from templates_store.template import Purpose
 
@@ -70,57 +52,27 @@ class Look:
 Stimulus = CardRead | KeysPressed | FingerPresented | Look
 
 
-@dataclass(slots=True)
-class _Session:
-    point: Point
-    door: Door | None
-    ends_at: float  # monotonic
-    started_by: str
-    person: Person | None = None
-    factors: set[Factor] = field(default_factory=set)
-    pad: PadState = PadState.NONE
-    duress: bool = False
-    refuted: bool = False
-    key: PunchState | None = None
-    number: bool = False  # a number was entered and a PIN is awaited
-    open_question: Denied | None = None  # what is still missing
-    places: dict[str, Attempts] = field(default_factory=dict)  # attempts as they are after this session
-
-    @property
-    def purpose(self) -> Purpose:
-        return Purpose.ACCESS if self.door else Purpose.ATTENDANCE
-
-
 class Entry:
     """Runs every capture point of the site."""
 
     def __init__(
         self,
         *,
-        database: Database,
-        doors: Doors,
+        conclusion: Conclusion,
         credentials: Credentials,
         sensing: Sensing,
-        audit: AuditLog,
+        presence: Presence,
         rules: Callable[[], Rules],
-        source: Callable[[str], Source],
-        driver: Callable[[str], object | None],
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
-        watch: Callable[[Passage], None] | None = None,
     ) -> None:
-        self._database = database
-        self._doors = doors
-        self._presence = doors.presence
+        self._conclusion = conclusion
         self._credentials = credentials
         self._sensing = sensing
-        self._audit = audit
+        self._presence = presence
         self._rules = rules
-        self._source = source
-        self._driver = driver
         self._now = now
         self._monotonic = monotonic
-        self._watch = watch
         self._queues: dict[str, asyncio.Queue[Stimulus]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._flooding: set[str] = set()
@@ -153,31 +105,6 @@ class Entry:
         """Start a face session. False if the point has no camera, or is busy."""
         found = self._rules().points.get(point)
         return found is not None and found.camera is not None and self._offer(point, Look(by, key))
-
-    async def open_remotely(self, door: str, *, actor: str) -> Granted | Denied:
-        """An operator opens a door: decided, recorded, then opened. Raises NotOpened, StorageError."""
-        rules, now = self._rules(), self._now()
-        decision = remote_open(door, actor, rules=rules, presence=self._presence, now=now)
-        entry = AuditEntry(actor, "door.open", door, decision.reason if isinstance(decision, Denied) else "ok")
-        if isinstance(decision, Denied):
-            await self._database.write(lambda c: self._audit.append(c, entry, now=now))
-            return decision
-        source = self._source(rules.doors[door].device)
-        undo = self._presence.reserve(decision, rules, opener=False)
-        event, rows = granted_event(decision, None, source, now), self._presence.grant_rows(decision)
-
-        def work(connection: sqlite3.Connection) -> None:
-            append(connection, [event], now=now)
-            rows(connection)
-            self._audit.append(connection, entry, now=now)
-
-        try:
-            await self._database.write(work)
-        except BaseException:
-            undo()
-            raise
-        await self._doors.open(decision)
-        return decision
 
     def _offer(self, point: str, stimulus: Stimulus) -> bool:
         queue = self._queue(point)
@@ -227,10 +154,10 @@ class Entry:
                 await self._session(point, stimulus, queue)
             except DiskFull:
                 log.error("entry_not_recorded point=%s reason=disk_full", name)  # noqa: TRY400  # no fault of ours to trace
-                await self._show(point, Feedback.DENIED)
+                await self._conclusion.show(point, Feedback.DENIED)
             except DeviceError as exc:
                 log.warning("sensor_failed point=%s reason=%s", name, exc)
-                await self._show(point, Feedback.DENIED)
+                await self._conclusion.show(point, Feedback.DENIED)
             if queue.empty():
                 self._flooding.discard(name)
 
@@ -264,7 +191,7 @@ class Entry:
 
     async def _session(self, point: Point, stimulus: Stimulus, queue: asyncio.Queue[Stimulus]) -> None:
         rules = self._rules()
-        session = _Session(
+        session = Session(
             point,
             rules.doors.get(point.door) if point.door else None,
             ends_at=self._monotonic() + point.session_s,
@@ -276,10 +203,10 @@ class Entry:
                     stimulus = await queue.get()
             except TimeoutError:
                 if session.open_question is not None:
-                    await self._deny(session, session.open_question)
+                    await self._conclusion.deny(session, session.open_question)
                 return
 
-    async def _step(self, session: _Session, stimulus: Stimulus) -> bool:
+    async def _step(self, session: Session, stimulus: Stimulus) -> bool:
         """True when the session is over."""
         if isinstance(stimulus, CardRead):
             return await self._card(session, stimulus)
@@ -292,7 +219,7 @@ class Entry:
 
     # Factors
 
-    async def _card(self, session: _Session, read: CardRead) -> bool:
+    async def _card(self, session: Session, read: CardRead) -> bool:
         place = f"point:{session.point.name}/card"
         person = await self._credentials.by_card(read.number)
         self._tried(session, place, ok=person is not None, forgiving=True)
@@ -303,11 +230,11 @@ class Entry:
             session.factors.add(Factor.CARD)
         return await self._ask(session)
 
-    async def _keys(self, session: _Session, pressed: KeysPressed) -> bool:
+    async def _keys(self, session: Session, pressed: KeysPressed) -> bool:
         digits = pressed.digits
         if session.person is None and not session.number and digits in (IN_KEY, OUT_KEY) and session.door is None:
             session.key = PunchState.IN if digits == IN_KEY else PunchState.OUT
-            await self._show(session.point, Feedback.WAIT)
+            await self._conclusion.show(session.point, Feedback.WAIT)
             return False
         number, star, pin = digits.partition("*")
         if star or (session.person is None and not session.number):
@@ -317,12 +244,12 @@ class Entry:
                 return await self._ask(session)
             session.person, session.number = person, True
             if not star:
-                await self._show(session.point, Feedback.WAIT)
+                await self._conclusion.show(session.point, Feedback.WAIT)
                 return False
             digits = pin
         return await self._pin(session, digits)
 
-    async def _pin(self, session: _Session, digits: str) -> bool:
+    async def _pin(self, session: Session, digits: str) -> bool:
         subject = session.person.subject_id if session.person else None
         place = f"person:{subject}/pin" if subject else f"point:{session.point.name}/pin"
         if self._stand(session, place) is not Stand.FREE:
@@ -336,7 +263,7 @@ class Entry:
         session.factors.add(Factor.PIN)
         return await self._ask(session)
 
-    async def _finger(self, session: _Session) -> bool:
+    async def _finger(self, session: Session) -> bool:
         device, claimed = session.point.fingerprint, session.person.subject_id if session.person else None
         if device is None or not self._sensing.allowed(device, Factor.FINGER, session.purpose, claimed):
             return await self._unavailable(session)
@@ -348,7 +275,7 @@ class Entry:
             session.duress = session.duress or (duress is not None and touch.position == duress)
         return await self._identified(session, touch.outcome, Factor.FINGER)
 
-    async def _face(self, session: _Session) -> bool:
+    async def _face(self, session: Session) -> bool:
         device, claimed = session.point.camera, session.person.subject_id if session.person else None
         if device is None or not self._sensing.allowed(device, Factor.FACE, session.purpose, claimed):
             return await self._unavailable(session)
@@ -356,7 +283,7 @@ class Entry:
             return await self._ask(session, place=self._place(session, Factor.FACE))
 
         async def hint(what: SampleFault | Turn) -> None:
-            await self._show(session.point, Feedback.WAIT if isinstance(what, Turn) else Feedback.LOOK_AGAIN)
+            await self._conclusion.show(session.point, Feedback.WAIT if isinstance(what, Turn) else Feedback.LOOK_AGAIN)
 
         outcome = await self._sensing.look(
             device,
@@ -368,12 +295,12 @@ class Entry:
         )
         return await self._identified(session, outcome, Factor.FACE)
 
-    async def _identified(self, session: _Session, outcome: Outcome, factor: Factor) -> bool:
+    async def _identified(self, session: Session, outcome: Outcome, factor: Factor) -> bool:
         session.pad = outcome.pad if outcome.pad is not PadState.NONE else session.pad
         if isinstance(outcome, NoMatch) and outcome.reason in (NoMatchReason.SEALED, NoMatchReason.EMPTY_GALLERY):
             return await self._unavailable(session)
         if isinstance(outcome, NoMatch) and outcome.fault not in (None, SampleFault.CHALLENGE_FAILED):
-            await self._show(session.point, Feedback.LOOK_AGAIN)  # nobody was compared: no attempt
+            await self._conclusion.show(session.point, Feedback.LOOK_AGAIN)  # nobody was compared: no attempt
             return session.person is None
         ok = isinstance(outcome, Match)
         self._tried(session, self._place(session, factor), ok=ok)
@@ -387,23 +314,23 @@ class Entry:
 
     # Attempts
 
-    def _place(self, session: _Session, factor: Factor) -> str:
+    def _place(self, session: Session, factor: Factor) -> str:
         who = f"person:{session.person.subject_id}" if session.person else f"point:{session.point.name}"
         return f"{who}/{factor}"
 
-    def _tried(self, session: _Session, place: str, *, ok: bool, forgiving: bool = False) -> None:
+    def _tried(self, session: Session, place: str, *, ok: bool, forgiving: bool = False) -> None:
         """`forgiving`: strangers' cards make a reader wait, and never switch it off for everybody."""
         attempts = session.places.get(place, self._presence.attempts(place))
         after = attempts.succeeded() if ok else attempts.failed(self._now())
         session.places[place] = Attempts(after.in_a_row, 0, after.last) if forgiving else after
 
-    def _stand(self, session: _Session, place: str) -> Stand:
+    def _stand(self, session: Session, place: str) -> Stand:
         pad = session.door is not None and session.door.challenge
         return self._presence.attempts(place).stand(self._now(), pad=pad)
 
     # Decision
 
-    async def _ask(self, session: _Session, *, place: str | None = None) -> bool:
+    async def _ask(self, session: Session, *, place: str | None = None) -> bool:
         """Put the session before the rules. `place` is where an attempt was not even made."""
         rules, now = self._rules(), self._now()
         factors = frozenset(session.factors)
@@ -414,7 +341,7 @@ class Entry:
             person=session.person,
             factors=factors,
             pad=session.pad,
-            consented=self._consented(session.person, session.purpose, factors),
+            consented=self._conclusion.consented(session.person, session.purpose, factors),
             stand=max(stands, key=list(Stand).index, default=Stand.FREE),
             refuted=session.refuted,
             duress=session.duress,
@@ -422,28 +349,28 @@ class Entry:
         if session.door is None:
             refused = decide_clock(request, session.point.verify, now)
             if refused is None and session.person is not None:
-                await self._punch(session, session.person, rules, now)
+                await self._conclusion.punch(session, session.person, rules, now)
                 return True
             decision: Granted | Denied | None = refused
         else:
             decision = decide(request, rules, self._presence, now)
         if isinstance(decision, Granted):
-            await self._grant(session, decision, rules, now)
+            await self._conclusion.grant(session, decision, rules, now)
             return True
         if decision is None:
             return True
         if decision.reason is Reason.FACTOR_NEEDED:
             session.open_question = decision
-            await self._show(session.point, Feedback.WAIT)
+            await self._conclusion.show(session.point, Feedback.WAIT)
             return await self._face(session) if self._wants_face(session, decision) else False
         if decision.reason is Reason.SECOND_PERSON and session.person:
             self._presence.wait_for_second(decision.door, session.person.subject_id, now)
-            await self._deny(session, decision, show=Feedback.WAIT)
+            await self._conclusion.deny(session, decision, show=Feedback.WAIT)
             return True
-        await self._deny(session, decision)
+        await self._conclusion.deny(session, decision)
         return True
 
-    def _wants_face(self, session: _Session, question: Denied) -> bool:
+    def _wants_face(self, session: Session, question: Denied) -> bool:
         """Is a face what is missing, and may it be asked of this person?"""
         if session.point.camera is None or session.person is None:
             return False
@@ -451,134 +378,10 @@ class Entry:
         subject = session.person.subject_id
         return wanted and self._sensing.allowed(session.point.camera, Factor.FACE, session.purpose, subject)
 
-    async def _grant(self, session: _Session, granted: Granted, rules: Rules, now: datetime) -> None:
-        door = rules.doors[granted.door]
-        source = self._source(door.device)
-        undo = [self._presence.reserve(granted, rules, opener=bool(session.person and session.person.opener))]
-        events = [granted_event(granted, session.point, source, now)]
-        rows = [self._presence.grant_rows(granted)]
-        if door.attendance and session.person and self._may_punch(session):
-            state = door_state(granted.direction)
-            events.append(self._punched(session, session.person, state, source, now))
-            undo.append(self._presence.punched(session.person.subject_id, state, now))
-            rows.append(self._presence.punch_rows(session.person.subject_id))
-        try:
-            await self._store(session, events, rows, granted.nonce, source, now)
-        except BaseException:
-            for step in reversed(undo):
-                step()
-            raise
-        try:
-            await self._doors.open(granted)
-        except NotOpened as exc:
-            log.warning("door_not_opened door=%s code=%s", exc.door, exc.code)
-            failed = not_opened_event(granted, exc.code, source, self._now())
-            await self._database.write(lambda c: append(c, [failed]))
-            await self._end(session, Feedback.DENIED, exc.code)
-            return
-        if granted.unlock_until is not None:
-            await self._doors.tell_mode(granted.door)
-        await self._end(session, Feedback.GRANTED, "")
-
-    def _may_punch(self, session: _Session) -> bool:
-        """An entry by face or finger is a punch only where the person consented to that too."""
-        if session.person is None:
-            return False
-        shown = frozenset(session.factors) & BIOMETRIC.keys()
-        return self._consented(session.person, Purpose.ATTENDANCE, shown) == shown
-
-    def _consented(self, person: Person | None, purpose: Purpose, factors: frozenset[Factor]) -> frozenset[Factor]:
-        return self._sensing.consented(person.subject_id, purpose, factors) if person else frozenset()
-
-    async def _punch(self, session: _Session, person: Person, rules: Rules, now: datetime) -> None:
-        device = session.point.reader or session.point.fingerprint or session.point.camera or ""
-        source = self._source(device)
-        state = punch_state(
-            session.point.punch,
-            key=session.key,
-            last=self._presence.last_punch(person.subject_id),
-            now=now,
-            zone=rules.zone,
-        )
-        event = self._punched(session, person, state, source, now)
-        undo = self._presence.punched(person.subject_id, state, now)
-        try:
-            rows = [self._presence.punch_rows(person.subject_id)]
-            await self._store(session, [event], rows, event.id, source, now)
-        except BaseException:
-            undo()
-            raise
-        await self._end(session, Feedback.GRANTED, "")
-
-    def _punched(self, session: _Session, person: Person, state: PunchState, source: Source, now: datetime) -> Event:
-        return punch_event(
-            person.subject_id, state, session.point, source, now, factors=frozenset(session.factors), pad=session.pad
-        )
-
-    async def _deny(self, session: _Session, denied: Denied | str, *, show: Feedback = Feedback.DENIED) -> None:
-        now = self._now()
-        device = session.point.reader or session.point.fingerprint or session.point.camera or ""
-        source = self._source(session.door.device if session.door else device)
-        event = denied_event(denied, session.point, source, now, pad=session.pad, factors=frozenset(session.factors))
-        await self._store(session, [event], [], event.id, source, now)
-        await self._end(session, show, told_reason(denied.reason if isinstance(denied, Denied) else denied))
-
-    async def _unavailable(self, session: _Session) -> bool:
+    async def _unavailable(self, session: Session) -> bool:
         """This factor cannot be used here and now, whatever the cause: another one can."""
         if session.person is not None:  # a card was shown: the door may take something else
-            await self._show(session.point, Feedback.DENIED)
+            await self._conclusion.show(session.point, Feedback.DENIED)
             return False
-        await self._deny(session, ANOTHER_FACTOR)
+        await self._conclusion.deny(session, ANOTHER_FACTOR)
         return True
-
-    async def _store(
-        self,
-        session: _Session,
-        events: list[Event],
-        rows: list[Write],
-        identity: str,
-        source: Source,
-        now: datetime,
-    ) -> None:
-        """Everything a session leaves behind, in one transaction."""
-        for place, attempts in session.places.items():
-            self._presence.set_attempts(place, attempts)
-        rows = rows + [self._presence.attempts_row(place) for place in session.places]
-        session.places = {}
-        alarm = None
-        if session.duress:
-            door = session.door.name if session.door else None
-            subject = session.person.subject_id if session.person else None
-            event = duress_event(identity, door, source, subject, now)
-            alarm = (Alarm(AlarmKind.DURESS, door or session.point.name, now, event.id, silent=True), event)
-
-        def work(connection: sqlite3.Connection) -> None:
-            append(connection, [with_user_id(connection, event) for event in events], now=now)
-            for row in rows:
-                row(connection)
-            if alarm is not None:
-                raise_alarm(connection, *alarm, now=now)
-
-        await self._database.write(work)
-
-    async def _end(self, session: _Session, show: Feedback, reason: str) -> None:
-        await self._show(session.point, show)
-        if self._watch is not None:
-            self._watch(
-                Passage(
-                    session.point.name,
-                    session.door.name if session.door else None,
-                    self._now(),
-                    show is Feedback.GRANTED,
-                    session.person.subject_id if session.person and reason != ANOTHER_FACTOR else None,
-                    reason,
-                    frozenset(session.factors),
-                    session.pad,
-                )
-            )
-
-    async def _show(self, point: Point, what: Feedback) -> None:
-        reader = self._driver(point.reader) if point.reader else None
-        if isinstance(reader, Reader):
-            with contextlib.suppress(DeviceError):
-                await reader.feedback(point.reader_no, what)

@@ -147,6 +147,8 @@ def require(act: Act, terms: Terms, *, now: datetime) -> Consent:
         given_at=act.given_at,
         expires_at=expires_at,
         evidence_sha256=act.evidence_sha256,
+        legal_basis=act.basis.value,
+        basis_reference=act.basis_reference.strip(),
     )
 
 

@@ -67,25 +67,3 @@ CREATE TABLE rights_requests (
     answered_at  TEXT,
     outcome      TEXT NOT NULL DEFAULT ''
 ) STRICT;
-
--- Erasures that are not finished, and what each place said.
-CREATE TABLE erasures (
-    id           TEXT PRIMARY KEY,
-    subject      TEXT NOT NULL,
-    reason       TEXT NOT NULL,
-    scope        TEXT NOT NULL,                      -- JSON: modalities and purposes, or everything
-    started_at   TEXT NOT NULL,
-    finished_at  TEXT,
-    receipt      TEXT NOT NULL DEFAULT ''            -- JSON, signed; the newest
-) STRICT;
-CREATE TABLE erasure_places (
-    erasure   TEXT NOT NULL REFERENCES erasures (id) ON DELETE CASCADE,
-    place     TEXT NOT NULL,                         -- 'store', 'gallery', 'backup', 'device:NAME', ...
-    user_id   TEXT NOT NULL DEFAULT '',
-    outcome   TEXT NOT NULL,                         -- 'pending', 'gone'
-    detail    TEXT NOT NULL DEFAULT '',
-    attempts  INTEGER NOT NULL DEFAULT 0,
-    at        TEXT NOT NULL,
-    PRIMARY KEY (erasure, place)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX erasure_places_pending ON erasure_places (place) WHERE outcome = 'pending';

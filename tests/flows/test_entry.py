@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_drivers.devices import Feedback
+from edge_agent.credentials import Rights
+from edge_agent.policy.rules import DoorMode
+from edge_agent.presence import Order
+from templates_store.template import Modality, Purpose
+from tests.flows.site import RULES, site
+
+
+async def test_a_card_opens_its_door_and_the_event_is_durable_before_the_relay_moves(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1234567")
+        recorded: list[int] = []
+        s.panel.before_open = lambda: recorded.append(s.database.commits)
+        before = s.database.commits
+        await s.card("1234567")
+        passage = await s.passage()
+        assert passage.granted
+        assert s.panel.opened == [(1, 5.0)]
+        assert recorded[0] > before
+        assert await s.shown() is Feedback.GRANTED
+        [event] = await s.events("access.")
+        assert (event.event.type, event.event.subject) == ("access.granted", "ann")
+        assert event.event.data["verify_mode"] == "card"
+        assert event.event.data["location"]["latitude"] == 31.2
+        assert "1234567" not in str(event.event)
+
+
+async def test_an_unknown_card_opens_nothing_and_is_told_once(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.card("999")
+        passage = await s.passage()
+        assert (passage.granted, passage.reason) == (False, "unknown")
+        assert s.panel.opened == []
+        assert await s.shown() is Feedback.DENIED
+        assert [e.event.type for e in await s.events("access.")] == ["access.denied"]
+
+
+@pytest.mark.parametrize("number", ["1" * 128, "1; DROP TABLE people", "", "٣٤٥"])
+async def test_a_card_that_can_be_none_is_denied(tmp_path: Path, number: str) -> None:
+    async with site(tmp_path) as s:
+        await s.card(number)
+        assert (await s.passage()).reason == "unknown"
+        assert s.panel.opened == []
+
+
+async def test_a_face_opens_the_door_and_its_frames_are_overwritten(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_face("ann", 7)
+        s.camera.show(0, 255, 7)
+        assert s.entry.look("gate")
+        passage = await s.passage()
+        assert passage.granted
+        assert passage.subject_id == "ann"
+        assert s.panel.opened == [(1, 5.0)]
+        assert not s.camera.open
+        assert all(not frame.any() for frame in s.camera.given)
+        assert [await s.shown() for _ in range(2)] == [Feedback.LOOK_AGAIN, Feedback.GRANTED]
+        actions = [action for action, _ in await s.audited()]
+        assert actions == ["sensor.open", "sensor.close"]
+
+
+async def test_a_stranger_is_denied_after_three_looks(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_face("ann", 7)
+        s.camera.show(9, 9, 9)
+        s.entry.look("gate")
+        passage = await s.passage()
+        assert (passage.granted, passage.reason) == (False, "unknown")
+        assert len(s.camera.given) == 3
+
+
+async def test_a_finger_opens_the_door(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_finger("ann", 3)
+        await s.finger(3)
+        assert (await s.passage()).granted
+        assert not s.sensor.captured[0].any()
+
+
+async def test_a_switched_off_or_unconsented_modality_opens_no_sensor(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1234567")
+        s.enrol_face("ann", 7, purpose=Purpose.ATTENDANCE)  # consent for the clock, not for the door
+        s.camera.show(7)
+        s.entry.look("gate")
+        assert (await s.passage()).reason == "another_factor"
+        s.enrol_face("ann", 7)
+        s.switched_off.add(("camera", Modality.FACE))
+        s.entry.look("gate")
+        assert (await s.passage()).reason == "another_factor"
+        assert s.camera.openings == 0
+        await s.card("1234567")
+        assert (await s.passage()).granted
+
+
+async def test_a_sealed_store_leaves_cards_and_pins(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1234567")
+        s.enrol_face("ann", 7)
+        s.galleries.seal()
+        s.camera.show(7)
+        s.entry.look("gate")
+        assert (await s.passage()).reason == "another_factor"
+        await s.card("1234567")
+        assert (await s.passage()).granted
+
+
+async def test_a_grant_that_cannot_be_recorded_is_not_given(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1234567")
+        room = s.database.ballast._free
+        s.database.ballast._free = lambda _: 0
+        await s.card("1234567")
+        assert await s.shown() is Feedback.DENIED
+        assert s.panel.opened == []
+        assert s.presence.whereabouts("ann") is None  # type: ignore[arg-type]
+        s.database.ballast._free = room
+        await s.card("1234567")
+        assert (await s.passage()).granted
+
+
+def with_door(**changes: Any) -> dict[str, Any]:
+    return {**RULES, "doors": [{**RULES["doors"][0], **changes}]}
+
+
+async def test_card_and_face_are_one_session_and_the_face_is_compared_one_to_one(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(verify=[["card", "face"]])) as s:
+        for name, card, face in (("ann", "1111", 7), ("bob", "2222", 8)):
+            await s.add(name, card=card)
+            s.enrol_face(name, face)
+        s.camera.show(7)
+        await s.card("1111")
+        passage = await s.passage()
+        assert passage.granted
+        assert len(passage.factors) == 2
+        s.camera.show(7, 7, 7)
+        await s.card("2222")  # Bob's card, Ann's face
+        assert (await s.passage()).reason == "not_verified"
+        assert len(s.panel.opened) == 1
+
+
+async def test_number_and_pin_open_and_a_wrong_pin_does_not(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(verify=[["pin"]])) as s:
+        await s.add("ann", number="42", pin="4711")
+        await s.keys("42")
+        await s.keys("0000")
+        assert (await s.passage()).reason == "not_verified"
+        await s.keys("42")
+        await s.keys("4711")
+        assert (await s.passage()).granted
+        await s.keys("42*4711")
+        assert (await s.passage()).granted
+        await s.keys("' OR 1=1 --")
+        await s.keys("4711")
+        assert (await s.passage()).reason == "unknown"
+
+
+async def test_after_five_wrong_pins_the_right_one_waits_half_a_minute(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(verify=[["pin"]])) as s:
+        await s.add("ann", number="42", pin="4711")
+        for _ in range(5):
+            await s.keys("42*9999")
+            assert (await s.passage()).reason == "not_verified"
+        await s.keys("42*4711")
+        assert (await s.passage()).reason == "try_later"
+        s.clock.move(seconds=30)
+        await s.keys("42*4711")
+        assert (await s.passage()).granted
+
+
+async def test_duress_opens_as_always_and_raises_one_silent_alarm(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(verify=[["card", "pin"]])) as s:
+        ann = await s.add("ann", card="1111", pin="4711")
+        await s.credentials.set_duress_pin(ann, "4712")
+        for _ in range(2):
+            await s.card("1111")
+            assert await s.shown() is Feedback.WAIT
+            await s.keys("4712")
+            assert (await s.passage()).granted
+            assert await s.shown() is Feedback.GRANTED
+        assert len(await s.events("access.granted")) == 2
+        assert len(await s.events("door.duress")) == 1
+        rows = await s.database.read(lambda c: c.execute("SELECT kind, place, silent FROM alarms").fetchall())
+        assert rows == [("duress", "front", 1)]
+
+
+async def test_a_duress_finger_opens_silently(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", rights=Rights(groups=("staff",), duress_finger=3))
+        s.enrol_finger("ann", 3, position=2)
+        s.enrol_finger("ann", 4, position=3)
+        await s.finger(3)
+        assert (await s.passage()).granted
+        assert await s.events("door.duress") == []
+        await s.finger(4)
+        assert (await s.passage()).granted
+        assert len(await s.events("door.duress")) == 1
+
+
+async def test_a_lockdown_holds_at_once_and_lifting_it_opens_again(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        await s.doors.order("front", Order(DoorMode.LOCKDOWN, None, "li"), actor="li")
+        await s.card("1111")
+        assert (await s.passage()).reason == "lockdown"
+        await s.doors.order("front", None, actor="li")
+        await s.card("1111")
+        assert (await s.passage()).granted
+
+
+CLOCK: dict[str, Any] = {
+    "points": [
+        {
+            "name": "clock",
+            "reader": "reader",
+            "fingerprint": "sensor",
+            "camera": "camera",
+            "close_face": False,
+            "verify": [["card"], ["face"], ["finger"], ["pin"]],
+        }
+    ]
+}
+
+
+async def test_every_factor_at_a_clock_gives_the_same_class_of_punch(tmp_path: Path) -> None:
+    async with site(tmp_path, CLOCK) as s:
+        await s.add("ann", card="1111", number="42", pin="4711")
+        s.enrol_face("ann", 7, purpose=Purpose.ATTENDANCE)
+        s.enrol_finger("ann", 3, purpose=Purpose.ATTENDANCE)
+        await s.card("1111")
+        await s.passage()
+        s.camera.show(7)
+        s.entry.look("clock")
+        await s.passage()
+        await s.finger(3)
+        await s.passage()
+        await s.keys("42*4711")
+        await s.passage()
+        punches = [e.event for e in await s.events()]
+        assert {p.type for p in punches} == {"attendance.punch"}
+        assert {p.subject for p in punches} == {"ann"}
+        assert [p.data["verify_mode"] for p in punches] == ["card", "face", "finger", "pin"]
+        assert [p.data["state"] for p in punches] == ["in", "out", "in", "out"]
+        assert len({frozenset(p.data) for p in punches}) == 1
+        assert punches[0].data["user_id"] == "42"
+        assert s.panel.opened == []
+
+
+async def test_the_first_punch_of_a_day_is_in_whatever_the_last_one_was(tmp_path: Path) -> None:
+    async with site(tmp_path, CLOCK) as s:
+        await s.add("ann", card="1111")
+        await s.card("1111")
+        await s.passage()
+        s.clock.move(hours=14)  # midnight in Shanghai
+        await s.card("1111")
+        await s.passage()
+        assert [e.event.data["state"] for e in await s.events()] == ["in", "in"]
+
+
+async def test_a_key_gives_the_direction_where_the_site_says_so(tmp_path: Path) -> None:
+    rules = {"points": [{**CLOCK["points"][0], "punch": "key"}]}
+    async with site(tmp_path, rules) as s:
+        await s.add("ann", card="1111")
+        await s.keys("2")
+        await s.card("1111")
+        await s.passage()
+        [punch] = await s.events()
+        assert punch.event.data["state"] == "out"
+
+
+async def test_a_flood_of_cards_is_dropped_beyond_a_short_queue(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        for n in range(1000):
+            await s.card(str(5000 + n))
+        assert s.entry.dropped >= 980
+        assert caplog.text.count("reader_floods") == 1
+        for _ in range(1000 - s.entry.dropped):
+            assert (await s.passage()).reason in ("unknown", "try_later")
+        assert s.panel.opened == []
+
+
+async def test_an_operator_opens_remotely_and_is_named(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.conclusion.open_remotely("front", actor="li")
+        assert s.panel.opened == [(1, 5.0)]
+        [event] = await s.events("access.granted")
+        assert (event.event.data["actor"], event.event.data["basis"]) == ("li", "operator")
+        assert await s.audited() == [("door.open", "front")]
