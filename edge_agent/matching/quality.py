@@ -137,11 +137,21 @@ def judge(quality: FaceQuality, gates: Gates) -> Refused | None:
     return None
 
 
-def choose(faces: list[Face], gates: Gates) -> Face | Refused:
-    """The one face that is meant: the widest, unless another is nearly as wide."""
+def choose(faces: list[Face], gates: Gates, *, size: tuple[int, int]) -> Face | Refused:
+    """The one face that is meant: wide and central, unless another stands out nearly as much.
+
+    `size` is that of the frame (width, height). A face at the frame's edge counts half: a passer-by behind
+    somebody who stands at the door is no reason to refuse.
+    """
     if not faces:
         return Refused(SampleFault.NO_FACE)
-    first, *others = sorted(faces, key=lambda face: face.box[2], reverse=True)
-    if others and others[0].box[2] > gates.second_face * first.box[2]:
+    weighed = sorted(((_prominence(face, size), i) for i, face in enumerate(faces)), reverse=True)
+    if len(weighed) > 1 and weighed[1][0] > gates.second_face * weighed[0][0]:
         return Refused(SampleFault.MORE_THAN_ONE_FACE, len(faces), 1)
-    return first
+    return faces[weighed[0][1]]
+
+
+def _prominence(face: Face, size: tuple[int, int]) -> float:
+    x, y, width, height = face.box
+    aside = max(abs((x + width / 2) / size[0] - 0.5), abs((y + height / 2) / size[1] - 0.5))
+    return width * (1.0 - min(aside, 0.5))
