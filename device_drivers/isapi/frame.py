@@ -107,8 +107,9 @@ class PartDecoder:
             if len(self._buffer) - start > MAX_PART:
                 raise FrameError("a part that never ends")
             return None
-        while end > start and self._buffer[end - 1 : end] in {b"\n", b"\r"}:
-            end -= 1
+        for line_end in (b"\n", b"\r"):  # one line end belongs to the boundary
+            if end > start and self._buffer[end - 1 : end] == line_end:
+                end -= 1
         return end
 
 

@@ -1,0 +1,348 @@
+# ruff: noqa: DTZ001 - a device's clock is naive
+"""The driver against the simulated terminal, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import httpx
+import pytest
+
+from device_drivers.catalog import make
+from device_drivers.devices import (
+    CommandState,
+    DeviceConfig,
+    DeviceTemplate,
+    DeviceUser,
+    DoorMode,
+    Feature,
+    Terminal,
+)
+from device_drivers.errors import AuthenticationFailed, LinkError, LinkTimeout, Unsupported, WrongDevice
+from device_drivers.events import DeviceEvent, Origin, Punch
+from device_drivers.isapi.client import IsapiClient
+from device_drivers.isapi.driver import IsapiTerminal, connected
+from device_drivers.isapi.receiver import IsapiReceiver
+from device_drivers.simulated.isapi import SimulatedIsapi
+
+ACCESS = "/ISAPI/AccessControl"
+
+
+@dataclass
+class Recorder:
+    events: list[DeviceEvent] = field(default_factory=list)
+    cursor: bytes | None = None
+    fails: Exception | None = None
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def __call__(self, events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+        if self.fails:
+            raise self.fails
+        async with self.changed:
+            self.events += events
+            self.cursor = cursor or self.cursor
+            self.changed.notify_all()
+
+    def numbers(self) -> list[int | None]:
+        return [event.record_no for event in self.events if isinstance(event, Punch)]
+
+    async def until(self, number: int) -> None:
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(lambda: number in self.numbers())
+
+
+def config(device: SimulatedIsapi, **options: object) -> DeviceConfig:
+    return DeviceConfig(
+        "lobby", "isapi", address=device.address, username=device.username, password=device.password, options=options
+    )
+
+
+@contextlib.asynccontextmanager
+async def receiving(terminal: IsapiTerminal, record: Recorder) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(terminal.run(record))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("by_serial", [True, False], ids=["by serial number", "by position"])
+async def test_backlog_then_live_then_what_was_missed(by_serial: bool) -> None:
+    device, record = SimulatedIsapi(by_serial=by_serial), Recorder()
+    async with device.running():
+        for number in range(1, 101):
+            device.swipe(str(number), live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await record.until(100)
+            assert record.numbers() == list(range(1, 101))
+            device.swipe("7")
+            await record.until(101)
+            device.swipe("8", live=False)  # the stream lost this one
+            device.swipe("9")
+            await record.until(103)
+        assert set(record.numbers()) == set(range(1, 104))
+        first = len(record.events)
+        device.swipe("10", live=False)
+        async with connected(config(device), cursor=record.cursor) as terminal, receiving(terminal, record):
+            await record.until(104)
+        assert 1 <= len(record.events) - first <= 25  # an overlap, not everything
+
+
+async def test_live_and_backlog_are_told_apart_and_say_the_same() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running(), connected(config(device)) as terminal, receiving(terminal, record):
+        device.swipe("6", live=False)
+        await record.until(1)
+        device.swipe("7")
+        await record.until(2)
+        live = next(event for event in record.events if isinstance(event, Punch) and event.origin is Origin.LIVE)
+        stored = await terminal._pages(0, {}).__anext__()
+        assert isinstance(stored[-1], Punch)
+        assert replace(stored[-1], origin=live.origin, raw=live.raw) == live
+
+
+async def test_a_log_that_began_anew_is_read_from_its_start() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running():
+        for _ in range(50):
+            device.swipe("1", live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await record.until(50)
+        device.clear_log()
+        for _ in range(3):
+            device.swipe("2", live=False)
+        record.events.clear()
+        async with connected(config(device), cursor=record.cursor) as terminal, receiving(terminal, record):
+            await record.until(3)
+            assert terminal.counters["log_resets"] == 1
+    assert record.numbers() == [1, 2, 3]
+
+
+async def test_trap_23_a_stream_that_hangs_is_a_lost_link() -> None:
+    device = SimulatedIsapi()
+    async with device.running(), connected(config(device, silence_s=0.2)) as terminal:
+        with pytest.raises(LinkTimeout):
+            await asyncio.wait_for(terminal.run(Recorder()), 10)
+
+
+async def test_trap_23_a_stream_that_ends_is_a_lost_link_and_costs_no_event() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running():
+        async with connected(config(device)) as terminal, receiving(terminal, record) as task:
+            device.swipe("1")
+            await record.until(1)
+            device.end_streams()
+            with pytest.raises(LinkError):
+                await asyncio.wait_for(task, 10)
+        device.swipe("2")
+        async with connected(config(device), cursor=record.cursor) as terminal, receiving(terminal, record):
+            await record.until(2)
+
+
+async def test_trap_23_no_free_connection_is_asked_again_after_pauses() -> None:
+    device, pauses = SimulatedIsapi(max_connections=0), []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if device._server and len(pauses) == 2:
+            device._server.max_connections = 5
+
+    async with device.running():
+        client = IsapiClient(f"http://{device.address}", username="admin", password=device.password, sleep=pause)
+        terminal = IsapiTerminal(config(device), client=client)
+        assert (await terminal.probe()).serial == device.serial
+        assert pauses == sorted(pauses)
+        assert len(pauses) == 2
+        assert device._server is not None
+        device._server.max_connections = 0
+        before = len(pauses)
+        opened = await terminal.open_door(1, seconds=5)
+        assert opened.state is CommandState.FAILED
+        assert len(pauses) == before  # a door is asked for once
+        await terminal.close()
+
+
+async def test_trap_23_a_restarted_terminal_is_armed_again() -> None:
+    device, record, receiver = SimulatedIsapi(), Recorder(), IsapiReceiver()
+    async with device.running():
+        options = {"push_url": "http://192.0.2.9:8080/isapi/0123456789abcdef", "sweep_s": 0.05}
+        async with connected(config(device, **options)) as terminal, receiving(terminal, record):
+            assert receiver.attach("0123456789abcdef", terminal) == "/isapi/0123456789abcdef"
+            device.swipe("1", live=False)
+            await record.until(1)
+            assert "192.0.2.9" in device.host
+            await terminal.reboot()
+            assert device.host == ""
+            device.swipe("2", live=False)
+            await record.until(2)
+            device.swipe("3", live=False)
+            await record.until(3)
+            assert "192.0.2.9" in device.host
+            assert terminal.counters["armed"] == 2
+
+
+async def test_trap_23_a_model_without_a_log_still_tells_what_is_live() -> None:
+    device, record = SimulatedIsapi(lacks=(f"{ACCESS}/AcsEvent",)), Recorder()
+    async with device.running(), connected(config(device)) as terminal, receiving(terminal, record):
+        await asyncio.wait_for(device.streaming.wait(), 5)
+        device.swipe("1")
+        await record.until(1)
+        assert Feature.PUNCHES not in (await terminal.capabilities()).features
+
+
+async def test_a_model_without_a_stream_is_polled() -> None:
+    device, record = SimulatedIsapi(lacks=("/ISAPI/Event/notification/alertStream",)), Recorder()
+    async with device.running(), connected(config(device, poll_s=0.02)) as terminal, receiving(terminal, record):
+        device.swipe("1")
+        await record.until(1)
+        device.swipe("2")
+        await record.until(2)
+
+
+async def test_one_corrupt_part_and_a_picture_do_not_end_the_stream() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running(), connected(config(device)) as terminal, receiving(terminal, record):
+        device.swipe("1", live=False)
+        await record.until(1)
+        device.heartbeat()
+        device.push_photo(b"\xff\xd8picture")
+        device.corrupt_next()
+        device.swipe("2")
+        device.swipe("3")
+        await record.until(3)
+        assert (terminal.counters["unreadable"], terminal.counters["photos_dropped"]) == (1, 1)
+    assert set(record.numbers()) == {1, 2, 3}
+
+
+async def test_a_failing_store_ends_the_driver_and_moves_no_cursor() -> None:
+    device, record = SimulatedIsapi(), Recorder(fails=OSError("disk full"))
+    async with device.running(), connected(config(device)) as terminal:
+        device.swipe("1", live=False)
+        with pytest.raises(OSError, match="disk full"):
+            await asyncio.wait_for(terminal.run(record), 10)
+        assert terminal._position.last is None
+
+
+async def test_a_pulled_cable_is_a_lost_link() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running(), connected(config(device)) as terminal, receiving(terminal, record) as task:
+        device.swipe("1", live=False)
+        await record.until(1)
+        await device.go_offline()
+        with pytest.raises(LinkError):
+            await asyncio.wait_for(task, 10)
+        await device.go_online()
+
+
+async def test_people_cards_fingers_and_faces() -> None:
+    device = SimulatedIsapi()
+    async with device.running(), connected(config(device)) as terminal:
+        assert isinstance(terminal, Terminal)
+        people = [DeviceUser(str(n), name=f"王{n}", card=str(1000 + n)) for n in range(1, 41)]
+        assert all(result.ok for result in await terminal.upsert_users(people))
+        assert all(result.ok for result in await terminal.upsert_users(people))  # a second time changes nothing
+        listed = {user.user_id: user for user in await terminal.users()}
+        assert (len(listed), listed["7"].name, listed["7"].card) == (40, "王7", "1007")
+        finger = DeviceTemplate("7", "fingerprint", 2, "hik-finger", b"minutiae")
+        face = DeviceTemplate("7", "face", 0, "jpeg", b"\xff\xd8face\xff\xd9")
+        foreign = DeviceTemplate("7", "fingerprint", 3, "zk-finger-10", b"x")
+        stranger = DeviceTemplate("999", "fingerprint", 2, "hik-finger", b"x")
+        results = {r.key: r for r in await terminal.put_templates([finger, face, foreign, stranger])}
+        assert [results[key].ok for key in ("7/fingerprint/2", "7/face/0", "7/fingerprint/3", "999/fingerprint/2")] == [
+            True, True, False, False,
+        ]  # fmt: skip
+        assert b"\xff\xd8face\xff\xd9" in device.faces["7"]
+        assert await terminal.templates("7") == [finger]
+        assert all(result.ok for result in await terminal.delete_templates("7"))
+        assert await terminal.templates("7") == []
+        assert device.faces == {}
+        assert all(result.ok for result in await terminal.delete_users(["7"]))
+        assert "7" not in device.users
+        assert "1007" not in device.cards
+
+
+async def test_a_full_memory_and_a_bad_number_are_reasons_of_their_own() -> None:
+    device = SimulatedIsapi()
+    async with device.running(), connected(config(device)) as terminal:
+        await terminal.upsert_users([DeviceUser("1")])
+        device.fill_memory()
+        results = await terminal.upsert_users([DeviceUser("1", name="x"), DeviceUser("2"), DeviceUser("a b")])
+        assert [result.ok for result in results] == [True, False, False]
+        assert "noMemory" in results[1].reason
+
+
+async def test_what_a_model_lacks_is_measured() -> None:
+    device = SimulatedIsapi(lacks=(f"{ACCESS}/FingerPrint", f"{ACCESS}/CardInfo", f"{ACCESS}/UserInfo"))
+    async with device.running(), connected(config(device)) as terminal:
+        features = (await terminal.capabilities()).features
+        assert features.isdisjoint({Feature.FINGER_TEMPLATES, Feature.CARDS, Feature.USERS})
+        assert Feature.FACE_TEMPLATES in features
+        assert await terminal.templates("7") == []
+        with pytest.raises(Unsupported):
+            await terminal.users()
+
+
+async def test_doors_clock_and_restart() -> None:
+    device = SimulatedIsapi()
+    async with device.running(), connected(config(device)) as terminal:
+        assert (await terminal.open_door(1, seconds=5)).state is CommandState.DONE
+        await terminal.set_door_mode(1, DoorMode.UNLOCKED)
+        assert device.opened == [(1, "open"), (1, "alwaysOpen")]
+        device.drift_clock(timedelta(days=3))
+        assert abs(await terminal.get_time() - device.local_time()) < timedelta(seconds=3)
+        await terminal.set_time(datetime(2026, 6, 19, 8))
+        assert abs(await terminal.get_time() - datetime(2026, 6, 19, 8)) < timedelta(seconds=3)
+
+
+async def test_a_wrong_password_waits_for_a_person() -> None:
+    device = SimulatedIsapi()
+    async with device.running(), connected(replace(config(device), password="wrong")) as terminal:
+        with pytest.raises(AuthenticationFailed):
+            await terminal.run(Recorder())
+        assert device.requests == []
+
+
+async def test_another_terminal_at_the_address_is_not_ours() -> None:
+    device = SimulatedIsapi()
+    async with device.running(), connected(replace(config(device), serial="OTHER")) as terminal:
+        with pytest.raises(WrongDevice):
+            await terminal.run(Recorder())
+
+
+async def test_nobody_at_the_address_is_a_lost_link() -> None:
+    terminal = make(DeviceConfig("lobby", "isapi", address="127.0.0.1:1", password="x"))
+    with pytest.raises(LinkError):
+        await terminal.probe()
+    await terminal.close()
+
+
+async def test_the_receiver_says_yes_after_the_commit_alone() -> None:
+    device, record, receiver = SimulatedIsapi(), Recorder(), IsapiReceiver()
+    body = {
+        "eventType": "AccessControllerEvent", "eventState": "active", "dateTime": "2026-06-19T08:00:00+08:00",
+        "AccessControllerEvent": {"majorEventType": 5, "subEventType": 75, "employeeNoString": "7", "serialNo": 1},
+    }  # fmt: skip
+    async with device.running(), connected(config(device)) as terminal:
+        path = receiver.attach("0123456789abcdef", terminal, address="192.0.2.20")
+        transport = httpx.ASGITransport(receiver, client=("192.0.2.20", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as http:
+            assert (await http.post(path, json=body)).status_code == 503  # nobody receives yet
+            async with receiving(terminal, record):
+                await asyncio.wait_for(device.streaming.wait(), 5)
+                assert (await http.post(path, json=body)).status_code == 200
+                assert record.numbers() == [1]
+                record.fails = OSError("disk full")
+                assert (await http.post(path, json=body)).status_code == 500
+            assert (await http.get(path)).status_code == 405
+            assert (await http.post("/isapi/guess", json=body)).status_code == 404
+            assert (await http.post(path, content=b"x" * (5 << 20))).status_code == 413
+        other = httpx.ASGITransport(receiver, client=("192.0.2.66", 1))
+        async with httpx.AsyncClient(transport=other, base_url="http://agent") as http:
+            assert (await http.post(path, json=body)).status_code == 404
+    with pytest.raises(ValueError, match="secret"):
+        receiver.attach("short", terminal)
