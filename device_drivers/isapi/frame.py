@@ -107,8 +107,8 @@ class PartDecoder:
             if len(self._buffer) - start > MAX_PART:
                 raise FrameError("a part that never ends")
             return None
-        for line_end in (b"\n", b"\r"):  # one line end belongs to the boundary
-            if end > start and self._buffer[end - 1 : end] == line_end:
+        for line_end in b"\n\r":  # one line end belongs to the boundary
+            if end > start and self._buffer[end - 1] == line_end:
                 end -= 1
         return end
 
