@@ -15,6 +15,7 @@ from pathlib import Path
 from device_drivers import catalog
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
+from edge_agent.api.context import Gateway, Governance
 from edge_agent.attendance import Attendance, Source
 from edge_agent.audit import Anchor, AuditLog, Entry
 from edge_agent.config import AgentConfig, Device, SiteConfig
@@ -72,6 +73,29 @@ class Agent:
         await agent.configuration.load(config.site, now=clock())
         await database.write(lambda c: agent.audit.append(c, Entry(actor="agent", action="agent.start"), now=clock()))
         return agent
+
+    def gateway(self) -> Gateway:
+        """What API and console may see of us."""
+        return Gateway(
+            name=self.config.gateway.name,
+            governance=Governance(
+                database=self.database,
+                configuration=self.configuration,
+                audit=self.audit,
+                now=self.clock,
+                anchors=self.anchors,
+                open_secret=self.keys.open,
+                seal_secret=self.keys.seal,
+            ),
+            outbox=self.outbox,
+            roster=self.roster,
+            attendance=self.attendance,
+            fleet=self.fleet,
+            upstreams=self.upstreams,
+            adms=self.adms,
+            started_at=self.started_at,
+            data_dir=self.config.gateway.data_dir,
+        )
 
     @property
     def site(self) -> SiteConfig:

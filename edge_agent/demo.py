@@ -11,7 +11,6 @@ import contextlib
 import json
 import random
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -21,7 +20,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -29,9 +27,11 @@ from rich.table import Table
 from rich.text import Text
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from device_drivers.adms.listener import listen
 from device_drivers.simulated.zkteco import SimulatedZkTerminal
 from device_drivers.simulated.zkteco_memory import Memory
 from edge_agent.agent import Agent
+from edge_agent.api.server import bootstrap_token, serve
 from edge_agent.config import AgentConfig, parse
 from edge_agent.database import utc_now
 from edge_agent.delivery.collector import Collector
@@ -84,9 +84,6 @@ class DemoSite:
         """Start the devices and the receiver on free ports of this machine."""
         self.collector = Collector(self.folder / "collected.db", secret=SECRET.encode())
         self.moody = Moody(self.collector.app)
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.collector_port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(self.moody, log_level="warning", lifespan="off"))
         async with contextlib.AsyncExitStack() as stack:
             for name, serial, record_size, transport in (
                 ("lobby", "CJDE193560303", 40, "tcp"),
@@ -100,13 +97,10 @@ class DemoSite:
                     terminal.add_user(str(number), name=person)
                 await stack.enter_async_context(terminal)
                 self.terminals[f"{name}-{transport}"] = terminal
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
-            try:
-                yield self
-            finally:
-                server.should_exit = True
-                await serving
-                self.collector.close()
+            stack.callback(self.collector.close)
+            server = await stack.enter_async_context(listen(self.moody, host="127.0.0.1", port=0))
+            self.collector_port = server.sockets[0].getsockname()[1]
+            yield self
 
     def configuration(self, *, api_port: int) -> dict[str, Any]:
         """The same document that a customer would write."""
@@ -187,8 +181,9 @@ class Figures:
 
     agent: Agent
     site: DemoSite
-    address: str
-    token: str | None
+    address: str = ""
+    token: str | None = None
+    fingerprint: str = ""
     began: float = field(default_factory=time.monotonic)
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10))
     delivered: int = 0
@@ -212,6 +207,14 @@ class Figures:
             return 0.0
         (then, before), (now, after) = self.samples[0], self.samples[-1]
         return (after - before) / max(now - then, 1e-6)
+
+    def welcome(self) -> str:
+        """Where to look, and how to get in."""
+        token = self.token or "用已有账号登录 sign in with your account"
+        return (
+            f"控制台 console: {self.address}\n一次性口令 one-time token: {token}\n"
+            f"证书指纹 certificate SHA-256: {self.fingerprint}"
+        )
 
     def line(self) -> str:
         """One plain status line, for a file or a pipe."""
@@ -259,10 +262,7 @@ class Figures:
             f"[b]{self.collected:,}[/]\n上游收到 upstream holds",
         )
         news = Text("\n".join(self.site.news) or "…", style="dim")
-        where = Text.assemble(("控制台 console  ", "dim"), (self.address, "bold"))
-        if self.token:
-            where.append("   一次性口令 one-time token  ", "dim")
-            where.append(self.token, "bold")
+        where = Text(self.welcome(), overflow="fold")
         return Group(
             Panel(where, title="edge-agent demo", border_style="dim"),
             Panel(devices, title="设备 devices", border_style="dim"),
@@ -288,11 +288,17 @@ async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool
         agent = await Agent.open(config)
         await _put_configuration(agent, config)
         await _enter_people(agent)
-        figures = Figures(agent, site, "", None)
+        gateway = agent.gateway()
         working = asyncio.create_task(agent.run())
         acting = [asyncio.create_task(site.people_punch()), asyncio.create_task(site.things_break())]
+        figures = Figures(agent, site)
         try:
             async with contextlib.AsyncExitStack() as stack:
+                figures.address, certificate = await stack.enter_async_context(serve(gateway, config.api))
+                figures.token = await bootstrap_token(gateway)
+                figures.fingerprint = certificate.fingerprint
+                if plain:
+                    print(figures.welcome(), flush=True)  # noqa: T201 - this is the output asked for
                 show = await _screen(stack, figures, plain=plain)
                 await _until(stop, working, figures, show, seconds)
         finally:

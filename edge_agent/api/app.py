@@ -65,8 +65,9 @@ class Shell:
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 headers["X-Request-Id"] = request_id
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                # Assets hold nothing of anybody: the browser may keep them if it asks whether they changed.
+                kept = "no-cache" if scope["path"].startswith("/static/") else "no-store"
+                headers.setdefault("Cache-Control", kept)
             await send(message)
 
         await self._app(scope, bounded, dressed)

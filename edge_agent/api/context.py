@@ -6,15 +6,22 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
 
+from device_drivers.adms.server import AdmsServer
 from edge_agent.api.access import Caller
 from edge_agent.api.problems import Problem
+from edge_agent.attendance import Attendance
 from edge_agent.audit import Anchor, AuditLog, Entry
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
+from edge_agent.delivery.outbox import Outbox
+from edge_agent.delivery.upstreams import Upstreams
+from edge_agent.fleet import Fleet
+from edge_agent.roster import Roster
 
 T = TypeVar("T")
 
@@ -46,12 +53,34 @@ class Governance:
         await self.database.write(lambda c: self.audit.append(c, entry, now=self.now()))
 
 
+@dataclass(slots=True)
+class Gateway:
+    """The running parts that routes and pages show and command."""
+
+    name: str
+    governance: Governance
+    outbox: Outbox
+    roster: Roster
+    attendance: Attendance
+    fleet: Fleet
+    upstreams: Upstreams
+    adms: AdmsServer
+    started_at: datetime
+    data_dir: Path
+
+
+def gateway(request: Request) -> Gateway:
+    found: Gateway = request.app.state.gateway
+    return found
+
+
 def governance(request: Request) -> Governance:
     context: Governance = request.app.state.governance
     return context
 
 
 Context = Annotated[Governance, Depends(governance)]
+Running = Annotated[Gateway, Depends(gateway)]
 
 
 def caller_of(request: Request) -> Caller:

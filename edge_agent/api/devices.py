@@ -1,0 +1,234 @@
+"""Devices: what is configured, how it stands, what waits for approval, and what can be asked of one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from device_drivers import devices as contract
+from device_drivers.devices import CommandState
+from device_drivers.errors import DeviceError
+from edge_agent.api.access import Caller, require
+from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.problems import Problem, responses
+from edge_agent.api.roles import Scope
+from edge_agent.audit import Entry
+from edge_agent.config import ConfigError
+from edge_agent.configuration import StaleVersion, public
+
+router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
+Reader = Annotated[Caller, Depends(require(Scope.DEVICES_READ))]
+Writer = Annotated[Caller, Depends(require(Scope.DEVICES_WRITE))]
+Commander = Annotated[Caller, Depends(require(Scope.DEVICES_COMMAND))]
+
+
+class DeviceView(BaseModel):
+    name: str
+    kind: str
+    state: str = Field(examples=["online"])
+    since: datetime | None
+    address: str
+    serial: str
+    model: str
+    firmware: str
+    error: str
+    failures: int
+    events: int
+    last_event: datetime | None
+    clock_offset_s: float | None
+    biometrics: list[str]
+
+
+class PendingView(BaseModel):
+    """A terminal that calls us and nobody approved yet; nothing of it is accepted."""
+
+    serial: str
+    address: str
+    first_seen: datetime
+    times: int
+
+
+class NewDevice(BaseModel):
+    name: str = Field(examples=["lobby"])
+    kind: str = Field(examples=["zkteco"])
+    address: str = Field("", examples=["10.20.8.21:4370"])
+    serial: str = ""
+    username: str = ""
+    password: str = ""
+    options: dict[str, Any] = {}
+
+
+class Approval(BaseModel):
+    serial: str = Field(max_length=64, examples=["CQZ7224460173"])
+    name: str = Field(max_length=64, examples=["workshop-2"])
+
+
+class CommandView(BaseModel):
+    state: CommandState
+    reason: str = ""
+    result: dict[str, Any] = {}
+
+
+def device_view(running: Gateway, name: str) -> DeviceView:
+    site = running.governance.configuration.site
+    device = next((d for d in site.devices if d.name == name), None)
+    if device is None:
+        raise Problem(404, f"there is no device {name[:64]!r}", code="unknown")
+    health = running.fleet.health.get(name)
+    offset = health.clock_offset if health else None
+    return DeviceView(
+        name=name,
+        kind=device.kind,
+        state=health.state.value if health else "off",
+        since=health.since if health else None,
+        address=health.address if health else device.address,
+        serial=(health.serial if health else "") or device.serial,
+        model=health.model if health else "",
+        firmware=health.firmware if health else "",
+        error=health.error if health else "",
+        failures=health.failures if health else 0,
+        events=health.events if health else 0,
+        last_event=health.last_event if health else None,
+        clock_offset_s=offset / timedelta(seconds=1) if offset is not None else None,
+        biometrics=[modality.value for modality in device.biometrics],
+    )
+
+
+def pending_views(running: Gateway) -> list[PendingView]:
+    return [
+        PendingView(serial=item.serial, address=item.address, first_seen=item.first_seen, times=item.calls)
+        for item in running.adms.gate.pending()
+    ]
+
+
+@router.get("")
+async def list_devices(caller: Reader, running: Running) -> list[DeviceView]:
+    return [device_view(running, device.name) for device in running.governance.configuration.site.devices]
+
+
+@router.get("/pending")
+async def list_pending(caller: Reader, running: Running) -> list[PendingView]:
+    return pending_views(running)
+
+
+@router.post("", status_code=201, responses=responses(409, 412, 422))
+async def add_device(body: NewDevice, caller: Writer, context: Context, running: Running) -> DeviceView:
+    """Add one device; everything else of the configuration stays."""
+    await _add(body.model_dump(), caller, context, reason=f"add device {body.name[:64]}")
+    return device_view(running, body.name)
+
+
+@router.post("/approve", status_code=201, responses=responses(404, 409, 412, 422))
+async def approve_device(body: Approval, caller: Writer, context: Context, running: Running) -> DeviceView:
+    """Let a waiting terminal in, pinned to its serial number and to the address it called from."""
+    waiting = next((item for item in running.adms.gate.pending() if item.serial == body.serial), None)
+    if waiting is None:
+        raise Problem(404, f"no terminal with serial number {body.serial!r} is waiting", code="unknown")
+    entry = {
+        "name": body.name,
+        "kind": "adms",
+        "serial": waiting.serial,
+        "options": {"addresses": [waiting.address]},
+    }
+    await _add(entry, caller, context, reason=f"approve {waiting.serial}")
+    running.adms.gate.forget_pending(waiting.serial)
+    return device_view(running, body.name)
+
+
+@router.delete("/{name}", status_code=204, responses=responses(404, 412))
+async def remove_device(name: str, caller: Writer, context: Context) -> None:
+    """Take a device out of the configuration. Its events stay."""
+    document = public(context.configuration.site)
+    kept = [device for device in document["devices"] if device["name"] != name]
+    if len(kept) == len(document["devices"]):
+        raise Problem(404, f"there is no device {name[:64]!r}", code="unknown")
+    document["devices"] = kept
+    await _apply(document, caller, context, reason=f"remove device {name[:64]}")
+
+
+@router.get("/{name}", responses=responses(404))
+async def read_device(name: str, caller: Reader, running: Running) -> DeviceView:
+    return device_view(running, name)
+
+
+@router.get("/{name}/capabilities", responses=responses(404, 409, 502))
+async def read_capabilities(name: str, caller: Reader, running: Running) -> dict[str, Any]:
+    """Measured on the device now."""
+    driver = _online(running, name)
+    try:
+        found = await driver.capabilities()
+    except DeviceError as exc:
+        raise Problem(502, f"{name}: {exc}", code="device") from None
+    return {
+        "features": sorted(found.features),
+        "doors": found.doors,
+        "max_users": found.max_users,
+        "users": found.users,
+        "max_records": found.max_records,
+        "records": found.records,
+        "finger_algorithm": found.finger_algorithm,
+        "face_algorithm": found.face_algorithm,
+    }
+
+
+@router.post("/{name}/retry", status_code=204, responses=responses(404))
+async def retry_device(name: str, caller: Commander, running: Running) -> None:
+    """Try to connect now instead of after the pause."""
+    device_view(running, name)
+    running.fleet.nudge(name)
+
+
+@router.post("/{name}/clock", responses=responses(404, 409, 502))
+async def set_clock(name: str, caller: Commander, context: Context, running: Running) -> CommandView:
+    """Set the device's clock to this gateway's, in the device's zone."""
+    driver = _online(running, name)
+    if not isinstance(driver, contract.Terminal | contract.DoorController):
+        raise Problem(409, f"{name}: this kind of device has no clock to set", code="unsupported")
+    local = context.now().astimezone(ZoneInfo(driver.config.timezone)).replace(tzinfo=None, microsecond=0)
+    try:
+        await driver.set_time(local)
+        said = await driver.get_time()
+    except DeviceError as exc:
+        raise Problem(502, f"{name}: {exc}", code="device") from None
+    reading = running.attendance.measured(name, said)
+    health = running.fleet.health.get(name)
+    if health is not None:
+        health.clock_offset, health.clock_measured_at = reading.offset, reading.measured_at
+    await context.note(Entry(actor=caller.name, action="device.clock", object=name))
+    return CommandView(
+        state=CommandState.DONE, result={"clock_offset_s": round(reading.offset / timedelta(seconds=1), 3)}
+    )
+
+
+def _online(running: Gateway, name: str) -> contract.Driver:
+    device_view(running, name)
+    driver = running.fleet.driver(name)
+    if driver is None:
+        raise Problem(409, f"{name} is not connected now", code="offline")
+    return driver
+
+
+async def _add(entry: dict[str, Any], caller: Caller, context: Context, *, reason: str) -> None:
+    document = public(context.configuration.site)
+    if any(device["name"] == entry["name"] for device in document["devices"]):
+        raise Problem(409, f"name: {entry['name']!r} is taken", code="taken")
+    document["devices"] = [*document["devices"], entry]
+    await _apply(document, caller, context, reason=reason)
+
+
+async def _apply(document: dict[str, Any], caller: Caller, context: Context, *, reason: str) -> None:
+    version = context.configuration.version
+    try:
+        site = context.configuration.complete(document)
+        await context.configuration.apply(
+            site, actor=caller.name, reason=reason, now=context.now(), expected=version.number if version else None
+        )
+    except ConfigError as exc:
+        raise Problem(422, "; ".join(exc.problems), code="invalid") from None
+    except StaleVersion as exc:
+        raise Problem(412, str(exc), code="stale") from None
+    await context.note(Entry(actor=caller.name, action="config.apply", details={"reason": reason}))

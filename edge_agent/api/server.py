@@ -1,0 +1,89 @@
+"""The gateway's own HTTPS service: API and console on one port."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from fastapi import FastAPI
+
+from device_drivers.adms.listener import listen
+from device_drivers.links import split_address
+from edge_agent.api import (
+    access_tokens,
+    audit,
+    certificate,
+    configuration,
+    devices,
+    events,
+    people,
+    session,
+    tokens,
+    upstreams,
+)
+from edge_agent.api.access import AccessControl
+from edge_agent.api.app import create_app
+from edge_agent.api.certificate import ServerCertificate
+from edge_agent.api.context import Gateway
+from edge_agent.config import Api
+from edge_agent.console import views
+from edge_agent.console.page import Counts, Pages
+from edge_agent.console.routes import ConsoleRoutes
+
+ROUTERS = (session, tokens, configuration, audit, events, upstreams, devices, people)
+MAX_CONNECTIONS = 400
+
+
+def application(gateway: Gateway) -> FastAPI:
+    """API and console over one gateway."""
+    access = AccessControl(gateway.governance.database, now=gateway.governance.now)
+    app = create_app(
+        access,
+        [module.router for module in ROUTERS],
+        public=session.PUBLIC,
+        state={
+            "governance": gateway.governance,
+            "gateway": gateway,
+            "outbox": gateway.outbox,
+            "roster": gateway.roster,
+        },
+    )
+
+    def counts() -> Counts:
+        return views.counts(gateway, console.quarantined)
+
+    pages = Pages(gateway.governance, access, host=gateway.name, lamps=lambda t: views.lamps(gateway, t), counts=counts)
+    console = ConsoleRoutes(gateway, pages)
+    console.mount(app)
+    return app
+
+
+def own_certificate(gateway: Gateway, settings: Api, *, now: datetime) -> ServerCertificate:
+    """The company's certificate if one is configured, else our own."""
+    if settings.certificate is not None and settings.private_key is not None:
+        return certificate.describe(settings.certificate, settings.private_key)
+    return certificate.ensure(gateway.data_dir / "tls", name=gateway.name, hostnames=settings.hostnames, now=now)
+
+
+@contextlib.asynccontextmanager
+async def serve(gateway: Gateway, settings: Api) -> AsyncIterator[tuple[str, ServerCertificate]]:
+    """Reachable inside the block. Yields the address and the certificate to compare with."""
+    server_certificate = own_certificate(gateway, settings, now=gateway.governance.now())
+    host, port = split_address(settings.listen, 0)
+    async with listen(
+        application(gateway),
+        host=host,
+        port=port,
+        tls=certificate.tls_context(server_certificate),
+        max_connections=MAX_CONNECTIONS,
+    ) as server:
+        bound = server.sockets[0].getsockname()[1]
+        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - only what is printed
+        yield f"https://{shown}:{bound}/", server_certificate
+
+
+async def bootstrap_token(gateway: Gateway) -> str | None:
+    """A fresh one-time token while nobody has an account yet."""
+    now = gateway.governance.now()
+    return await gateway.governance.database.write(lambda c: access_tokens.bootstrap(c, now=now))

@@ -1,0 +1,318 @@
+"""What each page shows, computed from the running gateway. Titles are sentences about now."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from edge_agent.api.context import Gateway
+from edge_agent.api.devices import device_view, pending_views
+from edge_agent.console.page import Counts, Lamp, Text
+from edge_agent.delivery.event import Stored, utc_text
+from edge_agent.delivery.outbox import Ledger
+from edge_agent.supervise import DeviceHealth, LinkState
+
+CLOCK_LIMIT = timedelta(seconds=10)  # IEC 60839-11-1: +-10 s
+SLOTS = 96  # quarter hours of a day
+CHART_HEIGHT = 112
+
+STATES = {
+    LinkState.ONLINE: ("ok", "在线", "Online"),
+    LinkState.STARTING: ("info", "正在连接", "Connecting"),
+    LinkState.OFFLINE: ("off", "离线", "Offline"),
+    LinkState.NEEDS_PERSON: ("bad", "需要人处理", "Needs a person"),
+    LinkState.STORAGE_FULL: ("bad", "磁盘已满", "Disk full"),
+}
+
+
+def zone_of(gateway: Gateway) -> ZoneInfo:
+    return ZoneInfo(gateway.governance.configuration.site.timezone)
+
+
+def drifted(health: DeviceHealth) -> bool:
+    return health.clock_offset is not None and abs(health.clock_offset) > CLOCK_LIMIT
+
+
+def device_row(gateway: Gateway, name: str, t: Text) -> dict[str, Any]:
+    view = device_view(gateway, name)
+    health = gateway.fleet.health.get(name)
+    tone, zh, en = STATES[health.state] if health else ("off", "停用", "Switched off")
+    state = t(zh, en)
+    if health and health.state is LinkState.ONLINE and drifted(health) and health.clock_offset is not None:
+        seconds = health.clock_offset.total_seconds()
+        fast = seconds > 0
+        tone = "warn"
+        state = t(
+            f"时钟{'快' if fast else '慢'} {abs(seconds):.0f} 秒",
+            f"Clock {abs(seconds):.0f} s {'fast' if fast else 'slow'}",
+        )
+    elif health and health.state is not LinkState.ONLINE and health.since:
+        minutes = int((gateway.governance.now() - health.since).total_seconds() // 60)
+        state += f" {minutes} " + t("分钟", "min") if minutes else ""
+    local = view.last_event.astimezone(zone_of(gateway)) if view.last_event else None
+    offset = view.clock_offset_s
+    return {
+        "name": name,
+        "kind": view.kind,
+        "tone": tone,
+        "state": state,
+        "address": view.address,
+        "serial": view.serial,
+        "error": view.error,
+        "clock": "—" if offset is None else f"{offset:+.1f} s",
+        "clock_tone": bool(health and drifted(health)),
+        "biometrics": ", ".join(view.biometrics) or t("关闭", "Off"),
+        "last": local.strftime("%H:%M:%S") if local else "—",
+    }
+
+
+def device_rows(gateway: Gateway, t: Text) -> list[dict[str, Any]]:
+    """Those that need somebody first."""
+    order = {"bad": 0, "off": 1, "warn": 2, "info": 3, "ok": 4}
+    rows = [device_row(gateway, d.name, t) for d in gateway.governance.configuration.site.devices]
+    return sorted(rows, key=lambda row: order[row["tone"]])
+
+
+def devices_headline(rows: Iterable[dict[str, Any]], waiting: int, t: Text) -> str:
+    tones = [row["tone"] for row in rows]
+    if not tones and not waiting:
+        return t("还没有设备", "No devices yet")
+    online = sum(tone in {"ok", "warn"} for tone in tones)
+    zh, en = [f"{online} 台在线"], [f"{online} online"]
+    if len(tones) > online:
+        zh.append(f"{len(tones) - online} 台不在线")
+        en.append(f"{len(tones) - online} not online")
+    if waiting:
+        zh.append(f"{waiting} 台等您批准")
+        en.append(f"{waiting} waiting for you")
+    return t("，".join(zh), ", ".join(en))
+
+
+def lamps(gateway: Gateway, t: Text) -> list[Lamp]:
+    health = gateway.fleet.health
+    online = gateway.fleet.online()
+    faulty = any(h.state in {LinkState.NEEDS_PERSON, LinkState.STORAGE_FULL} for h in health.values())
+    found = [
+        Lamp(
+            t("设备", "Devices"),
+            f"{online}/{len(health)}",
+            "/devices",
+            "bad" if faulty else "warn" if online < len(health) else "",
+        )
+    ]
+    deliveries = gateway.upstreams.health
+    failing = [name for name, delivery in deliveries.items() if delivery.failures]
+    found.append(
+        Lamp(
+            t("上游", "Uplink"),
+            t("没有", "none") if not deliveries else t("等待", "waiting") if failing else t("正常", "normal"),
+            "/upstreams",
+            "off" if not deliveries else "warn" if failing else "",
+        )
+    )
+    usage = shutil.disk_usage(gateway.data_dir)
+    short = gateway.governance.database.ballast.short
+    found.append(Lamp(t("存储", "Storage"), f"{usage.used / usage.total:.0%}", "/health", "bad" if short else ""))
+    clocks = [h for h in health.values() if drifted(h)]
+    found.append(
+        Lamp(
+            t("时钟", "Clock"),
+            t(f"{len(clocks)} 台偏", f"{len(clocks)} off") if clocks else t("正常", "normal"),
+            "/devices",
+            "warn" if clocks else "",
+        )
+    )
+    return found
+
+
+def counts(gateway: Gateway, quarantined: int) -> Counts:
+    waiting = len(gateway.adms.gate.pending())
+    return Counts({"devices": (waiting, "warn"), "quarantine": (quarantined, "warn")})
+
+
+async def names_of(gateway: Gateway, events: Iterable[Stored]) -> dict[str, str]:
+    subjects = {item.event.subject for item in events if item.event.subject}
+    return await gateway.governance.database.read(lambda c: gateway.roster.names(c, subjects))
+
+
+def total(ledgers: Iterable[Ledger]) -> Ledger:
+    """The books of all recipients together; of none, an empty and balanced one."""
+    found = [ledger for ledger in ledgers if not ledger.revoked]
+    return Ledger(
+        "",
+        mandatory=True,
+        revoked=False,
+        received=sum(b.received for b in found),
+        delivered=sum(b.delivered for b in found),
+        pending=sum(b.pending for b in found),
+        quarantined=sum(b.quarantined for b in found),
+        discarded=sum(b.discarded for b in found),
+    )
+
+
+def day_slots(connection: sqlite3.Connection, start: datetime, prefix: str) -> list[int]:
+    """How many events of a type began in each quarter hour of the day that starts at `start`."""
+    end = start + timedelta(days=1)
+    slots = [0] * SLOTS
+    for text, count in connection.execute(
+        "SELECT substr(occurred_at, 1, 16), count(*) FROM events WHERE occurred_at >= ? AND occurred_at < ?"
+        " AND substr(type, 1, length(?3)) = ?3 GROUP BY 1",
+        (utc_text(start), utc_text(end), prefix),
+    ):
+        minute = (datetime.fromisoformat(text + ":00+00:00") - start).total_seconds() / 60
+        slots[min(SLOTS - 1, max(0, int(minute // 15)))] += count
+    return slots
+
+
+async def today(gateway: Gateway, t: Text) -> dict[str, Any]:
+    """The day's figures and its chart, in the coordinates of a 960 x 150 drawing."""
+    zone, now = zone_of(gateway), gateway.governance.now()
+    local = now.astimezone(zone)
+    start = local.replace(hour=0, minute=0, second=0, microsecond=0)
+
+    def read(connection: sqlite3.Connection) -> tuple[list[int], list[int], list[int], list[int], int, str | None]:
+        punches = day_slots(connection, start, "attendance.")
+        entries = day_slots(connection, start, "door.granted")
+        denied = day_slots(connection, start, "door.denied")
+        before = day_slots(connection, start - timedelta(days=7), "attendance.")
+        unknown, first = connection.execute(
+            "SELECT coalesce(sum(subject IS NULL), 0), min(occurred_at) FROM events"
+            " WHERE type = 'attendance.punch' AND occurred_at >= ?",
+            (utc_text(start),),
+        ).fetchone()
+        return punches, entries, denied, before, unknown, first
+
+    punches, entries, denied, before, unknown, first = await gateway.governance.database.read(read)
+    peak = max(*punches, *before, 1)
+    scale = (CHART_HEIGHT - 8) / peak
+    bars = [
+        (n * 10 + 1, round(120 - count * scale, 1), round(count * scale, 1)) for n, count in enumerate(punches) if count
+    ]
+    usual = ""
+    if any(before):
+        usual = "M" + " L".join(f"{n * 10} {120 - count * scale:.1f} h10" for n, count in enumerate(before))
+    minutes = (local - start).total_seconds() / 60
+    busiest = max(range(SLOTS), key=punches.__getitem__)
+    at = f"{busiest // 4:02}:{busiest % 4 * 15:02}"
+    return {
+        "kpi": [
+            (t("打卡", "Punches"), "punches", sum(punches)),
+            (t("通行", "Entries"), "entries", sum(entries)),
+            (t("拒绝", "Denied"), "denied", sum(denied)),
+            (t("未识别", "Unknown"), "unknown", unknown),
+        ],
+        "first": datetime.fromisoformat(first).astimezone(zone).strftime("%H:%M") if first else "",
+        "chart": {
+            "bars": bars,
+            "denied": [n * 10 + 1 for n, count in enumerate(denied) if count],
+            "usual": usual,
+            "now": round(minutes / 1.5, 1),
+            "label": t(
+                f"今日打卡柱状图，峰值 {at}，{punches[busiest]} 次",
+                f"Bar chart of today; the peak is {punches[busiest]} at {at}",
+            ),
+        },
+    }
+
+
+def attention(gateway: Gateway, quarantined: int, t: Text) -> list[dict[str, str]]:
+    """What needs somebody, worst first."""
+    found = []
+    for name, health in gateway.fleet.health.items():
+        if health.state is LinkState.NEEDS_PERSON:
+            found.append(
+                {
+                    "tone": "bad",
+                    "icon": "device",
+                    "title": t(f"{name}：需要人处理", f"{name} needs a person"),
+                    "detail": health.error,
+                    "href": "/devices",
+                    "action": t("查看", "Look"),
+                }
+            )
+        elif health.state is LinkState.OFFLINE and health.failures > 2:
+            found.append(
+                {
+                    "tone": "warn",
+                    "icon": "unplug",
+                    "title": t(f"{name}：连不上", f"{name} cannot be reached"),
+                    "detail": health.error,
+                    "href": "/devices",
+                    "action": t("查看", "Look"),
+                }
+            )
+    found += [
+        {
+            "tone": "warn",
+            "icon": "device",
+            "title": t("一台新终端请求接入", "A new terminal asks to join"),
+            "detail": f"{item.address} · ADMS · {item.serial} · "
+            + t("批准前不接收任何数据", "nothing is accepted until you approve it"),
+            "href": "/devices",
+            "action": t("审核", "Review"),
+        }
+        for item in pending_views(gateway)
+    ]
+    found += [
+        {
+            "tone": "warn",
+            "icon": "up",
+            "title": t(f"上游 {name} 暂时送不到", f"Upstream {name} cannot be reached"),
+            "detail": delivery.error,
+            "href": "/upstreams",
+            "action": t("查看", "Look"),
+        }
+        for name, delivery in gateway.upstreams.health.items()
+        if delivery.failures > 2
+    ]
+    if quarantined:
+        found.append(
+            {
+                "tone": "warn",
+                "icon": "box",
+                "title": t(f"{quarantined} 条记录被上游拒收", f"{quarantined} records were refused upstream"),
+                "detail": t("原样保存，等您放行或丢弃", "kept as they are until you release or discard them"),
+                "href": "/quarantine",
+                "action": t("处理", "Handle"),
+            }
+        )
+    return found
+
+
+def headline(count: int, t: Text) -> str:
+    if count:
+        return t(f"{count} 件事等您处理，其余一切正常", f"{count} things need you. Everything else is fine.")
+    return t("一切正常", "Everything is fine.")
+
+
+def quarantine_groups(items: Iterable[Any], zone: ZoneInfo) -> list[dict[str, Any]]:
+    """By upstream and reason; each with the calls that judge it."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for item in items:
+        group = groups.setdefault(
+            (item.sink, item.reason), {"upstream": item.sink, "reason": item.reason, "items": [], "sequences": []}
+        )
+        event = item.stored.event
+        group.setdefault("first", item.at.astimezone(zone).strftime("%m-%d %H:%M:%S"))
+        group["sequences"].append(item.stored.sequence)
+        group["items"].append(
+            {
+                "sequence": item.stored.sequence,
+                "type": event.type,
+                "device": event.device,
+                "occurred_at": event.occurred_at.isoformat(),
+                "data": json.dumps(dict(event.data), ensure_ascii=False, indent=1),
+                "reply": item.reply,
+            }
+        )
+    for group in groups.values():
+        for action in ("release", "discard"):
+            group[action] = json.dumps(
+                {"upstream": group["upstream"], "action": action, "sequences": group["sequences"][:1000]}
+            )
+    return list(groups.values())
