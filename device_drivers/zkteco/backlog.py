@@ -3,8 +3,9 @@
 A terminal numbers no records and its clock jumps after a power loss, so neither a number nor a time
 can say where to go on. The cursor is the record count and a keyed hash of the last record: if the
 record at that place still hashes the same, what follows is new; if not, or if the count fell, the log
-was cleared or overwritten and is read from its beginning. A reading overlaps the one before it, so that
-two punches of one second are seen together.
+was cleared or overwritten and is read from its beginning. A reading overlaps the one before it, and both
+its start and its batches are cut only where the time changes, so that equal punches of one second are
+told together, each time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import hmac
 import logging
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from device_drivers.zkteco.codes import Command, Table
@@ -23,6 +24,7 @@ from device_drivers.zkteco.tables import PREFIX, PreparedTable, TableReader
 
 OVERLAP = 32
 BATCH = 500
+MAX_BATCH = 8 * BATCH  # a batch grows while all its records say the same moment: a clock that stands still
 SAMPLE_BYTES = 8192
 HASH_LEN = 16
 _CURSOR = struct.Struct(f"<BBHI{HASH_LEN}s")
@@ -96,36 +98,58 @@ class AttendanceLog:
                 self._cursor = None
                 yield Batch([], b"")
                 return
-            first = await self._resume(table, body)
-            if first is None or self._cursor is None:
-                self._cursor, first = None, 0
+            start = await self._resume(table, body)
+            if start is None or self._cursor is None:
+                self._cursor, start = None, 0
                 layout = await self._measure(table, body, told_count)
             else:
                 layout = self._cursor.layout
             total = body // layout.stride
             self.count_is_true = told_count == total
-            while first < total:
-                size = min(total - first, max(1, self._tables.chunk_bytes // layout.stride), BATCH)
-                data = await table.read(PREFIX + first * layout.stride, size * layout.stride)
-                first += size
-                moved = Cursor(layout, first, self._digest(data[-layout.stride :]))
-                yield Batch(layout.split(data), moved.encode())
+            async for records, end in self._cut(table, layout, start, total):
+                moved = Cursor(layout, end, self._digest(records[-1].raw))
+                yield Batch(records, moved.encode())
                 self._cursor = moved
+
+    async def _cut(
+        self, table: PreparedTable, layout: RecordLayout, start: int, total: int
+    ) -> AsyncGenerator[tuple[list[Attendance], int], None]:
+        """Records from index `start` on, cut where the time changes, each piece with the index after it."""
+        waiting: list[Attendance] = []
+        step = max(1, min(BATCH, self._tables.chunk_bytes // layout.stride))
+        while start < total:
+            size = min(total - start, step)
+            waiting += layout.split(await table.read(PREFIX + start * layout.stride, size * layout.stride))
+            start += size
+            cut = len(waiting) if start == total or len(waiting) >= MAX_BATCH else _last_change(waiting)
+            if cut:
+                yield waiting[:cut], start - len(waiting) + cut
+                waiting = waiting[cut:]
+        if waiting:
+            yield waiting, total
 
     async def _resume(self, table: PreparedTable, body: int) -> int | None:
         """Index of the first record to read, or None if the log is not the one the cursor was made on."""
         cursor = self._cursor
         if cursor is None:
             return None
-        stride = cursor.layout.stride
-        if cursor.count * stride > body or body % stride:
+        layout = cursor.layout
+        if cursor.count * layout.stride > body or body % layout.stride:
             logger.warning("attendance log shrank or changed its layout; it is read whole", extra=self._facts())
             return None
-        last = await table.read(PREFIX + (cursor.count - 1) * stride, stride)
-        if not hmac.compare_digest(self._digest(last), cursor.digest):
-            logger.warning("attendance log was cleared or overwritten; it is read whole", extra=self._facts())
-            return None
-        return max(0, cursor.count - OVERLAP)
+        overlap = OVERLAP
+        while True:
+            start = max(0, cursor.count - overlap)
+            size = (cursor.count - start) * layout.stride
+            before = layout.split(await table.read(PREFIX + start * layout.stride, size))
+            if not hmac.compare_digest(self._digest(before[-1].raw), cursor.digest):
+                logger.warning("attendance log was cleared or overwritten; it is read whole", extra=self._facts())
+                return None
+            if start == 0 or overlap >= MAX_BATCH:
+                return start
+            if change := _first_change(before):
+                return start + change
+            overlap *= 4
 
     async def _measure(self, table: PreparedTable, body: int, told_count: int) -> RecordLayout:
         sample = await table.read(PREFIX, min(body, SAMPLE_BYTES))
@@ -136,6 +160,16 @@ class AttendanceLog:
 
     def _facts(self) -> dict[str, object]:
         return {"device_serial": self._key.decode("utf-8", "replace"), "read_count": self.read_count}
+
+
+def _first_change(records: Sequence[Attendance]) -> int:
+    """Index of the first record whose time differs from its predecessor's; 0 if none does."""
+    return next((i for i in range(1, len(records)) if records[i].device_time != records[i - 1].device_time), 0)
+
+
+def _last_change(records: Sequence[Attendance]) -> int:
+    """Index of the last such record; 0 if none does."""
+    return next((i for i in range(len(records) - 1, 0, -1) if records[i].device_time != records[i - 1].device_time), 0)
 
 
 async def _body_size(table: PreparedTable) -> int:

@@ -97,6 +97,7 @@ class ZktecoTerminal:
         self._now = now
         self._cursor = cursor
         self._live_recorded = 0  # live punches since the log was last read
+        self._held: list[LiveEvent] = []
         self._opening = asyncio.Lock()
         self._attached: _Attached | None = None
 
@@ -210,15 +211,27 @@ class ZktecoTerminal:
     async def _catch_up(self, attached: _Attached, record: Record) -> None:
         """Record the log from the cursor on, and live events as they come in between."""
         told = (await read_sizes(attached.connection)).records
+        while unknown := await self._read_log(attached, record, told):
+            await attached.people.look_up(unknown)
+
+    async def _read_log(self, attached: _Attached, record: Record, told: int) -> set[int]:
+        """Empty at the end of the log; else internal user numbers to look up before going on.
+
+        The log must be closed meanwhile: a terminal has one buffer for all its tables.
+        """
         first = True
         async with contextlib.aclosing(attached.log.read(told_count=told)) as batches:
             async for batch in batches:
-                punches = [await self._punch(attached, item, Origin.BACKLOG) for item in batch.records]
+                if unknown := _unknown(attached.people, batch.records):
+                    return unknown
+                punches = [_punch(attached, item, Origin.BACKLOG) for item in batch.records]
                 await record(punches, cursor=batch.cursor)
-                await self._record_live(attached, record, await attached.connection.live_events(timeout_s=0))
+                events = await attached.connection.live_events(timeout_s=0)
+                await self._record_live(attached, record, events, log_open=True)
                 if first:  # what came before the table was prepared is in the table
                     self._live_recorded = 0
                     first = False
+        return set()
 
     async def _gap(self, attached: _Attached, record: Record) -> bool:
         """Whether the log holds other than what was read plus what live events brought."""
@@ -234,23 +247,23 @@ class ZktecoTerminal:
         )
         return True
 
-    async def _record_live(self, attached: _Attached, record: Record, events: Sequence[LiveEvent]) -> None:
-        """Record what `events` say, then acknowledge them all."""
-        punches = []
-        for event in events:
-            if event.kind & EventFlag.ATTLOG:
-                punches += [await self._punch(attached, item, Origin.LIVE) for item in decode_live(event.payload)]
-        if punches:
-            await record(punches)
-            self._live_recorded += len(punches)
+    async def _record_live(
+        self, attached: _Attached, record: Record, events: Sequence[LiveEvent], *, log_open: bool = False
+    ) -> None:
+        """Record what `events` say, then acknowledge them all; those that need a look-up wait for the log to close."""
+        events = [*self._held, *events]
+        self._held = []
+        heard = [item for event in events if event.kind & EventFlag.ATTLOG for item in decode_live(event.payload)]
+        if unknown := _unknown(attached.people, heard):
+            if log_open:
+                self._held = events
+                return
+            await attached.people.look_up(unknown)
+        if heard:
+            await record([_punch(attached, item, Origin.LIVE) for item in heard])
+            self._live_recorded += len(heard)
         if events:
             await attached.connection.acknowledge(len(events))
-
-    async def _punch(self, attached: _Attached, item: Attendance, origin: Origin) -> Punch:
-        user_id = item.user_id
-        if not user_id and item.uid is not None:
-            user_id = await attached.people.user_id_of(item.uid)
-        return item.punch(attached.identity.serial, user_id, origin)
 
     async def clear_log(self, *, confirmed_through: int) -> CommandResult:
         """Delete every attendance record, if there are no more than `confirmed_through`.
@@ -333,6 +346,18 @@ class ZktecoTerminal:
         if modality not in (None, "fingerprint"):
             raise Unsupported(f"this driver does not delete {modality} templates")
         return await (await self._attach()).people.delete_templates(user_id)
+
+
+def _unknown(people: People, items: Sequence[Attendance]) -> set[int]:
+    """Internal numbers that stand in `items` alone and have not been looked up."""
+    return {item.uid for item in items if item.uid is not None and not item.user_id and not people.knows(item.uid)}
+
+
+def _punch(attached: _Attached, item: Attendance, origin: Origin) -> Punch:
+    user_id = item.user_id
+    if not user_id and item.uid is not None:
+        user_id = attached.people.user_id_of(item.uid)
+    return item.punch(attached.identity.serial, user_id, origin)
 
 
 def _choice(config: DeviceConfig, name: str, *allowed: str) -> str:

@@ -8,7 +8,7 @@ go only to a terminal of the same fingerprint algorithm: 9 and 10 do not read ea
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from device_drivers.devices import DeviceTemplate, DeviceUser, ItemResult
 from device_drivers.errors import DeviceRefused, Unsupported
@@ -71,12 +71,17 @@ class People:
         self._unknown_uids: set[int] = set()
         self._algorithm: str | None = None
 
-    async def user_id_of(self, uid: int) -> str:
+    def knows(self, uid: int) -> bool:
+        """Whether it has been looked up, also in vain."""
+        return uid in self._user_ids or uid in self._unknown_uids
+
+    async def look_up(self, uids: Iterable[int]) -> None:
+        """Read the user table, so that `user_id_of` answers for `uids`. Not while another table is open."""
+        await self._entries()
+        self._unknown_uids.update(uid for uid in uids if uid not in self._user_ids)
+
+    def user_id_of(self, uid: int) -> str:
         """The user id behind an internal number; the number itself where no user has it."""
-        if uid not in self._user_ids and uid not in self._unknown_uids:
-            await self._entries()
-            if uid not in self._user_ids:
-                self._unknown_uids.add(uid)
         return self._user_ids.get(uid, str(uid))
 
     async def users(self) -> list[DeviceUser]:
