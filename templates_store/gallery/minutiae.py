@@ -1,73 +1,154 @@
-"""1:1 comparison and 1:N search over fingerprints."""
+"""1:1 comparison and 1:N search over fingerprints.
+
+A search is a funnel whose every stage is one array operation over many candidates: Hamming distances between all
+cylinders, relaxation, and for the best few the alignment that gives the final score. Up to EXHAUSTIVE templates
+relaxation sees every one; above, a coarse code (every second cell of each cylinder, a quarter of the bits) chooses
+RELAXED of them first. Its loss is printed by the benchmark.
+
+Templates rest in immutable segments; a snapshot is a tuple of them. A writer builds the changed segment and
+swaps the tuple, so a reader never waits and never sees half a change, and a removed template is in no array
+of any later snapshot.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from templates_store.errors import Duplicate
-from templates_store.gallery.cylinders import Cylinders, cylinders
+from templates_store.gallery.finger_code import FingerCode, Real, prepare
+from templates_store.gallery.finger_segment import Segment
 from templates_store.gallery.finger_template import MinutiaeTemplate
-from templates_store.gallery.relaxation import relaxed_score, similarity
 from templates_store.template import Candidate, SubjectId, TemplateId
 
-
-def _hamming(a: Cylinders, b: Cylinders) -> NDArray[np.uint32]:
-    words_a, words_b = a.bits.view(np.uint64), b.bits.view(np.uint64)
-    different = np.bitwise_count(words_a[:, None, :] ^ words_b[None, :, :])
-    return np.asarray(different.sum(axis=2), np.uint32)
+SEGMENT = 256  # templates; what one enrolment copies
+EXHAUSTIVE = 1500  # templates that relaxation sees without a prefilter
+RELAXED = 500  # templates that reach relaxation above that
+ALIGNED = 32  # templates that reach alignment, and more where more subjects are asked for
 
 
 def compare(a: MinutiaeTemplate, b: MinutiaeTemplate) -> float:
-    """Similarity of two impressions in [0, 1]; 0 where one of them has too few minutiae to compare."""
-    return _compare(cylinders(a), cylinders(b))
+    """Similarity of two impressions in [0, 1); 0 where one has too few minutiae to compare."""
+    return compare_codes(prepare(a), prepare(b))
 
 
-def _compare(a: Cylinders, b: Cylinders) -> float:
-    return relaxed_score(similarity(_hamming(a, b), a, b), a, b)
+def compare_codes(probe: FingerCode, candidate: FingerCode) -> float:
+    """`compare` without the preparation, for one probe against several."""
+    return float(Segment.of([candidate]).aligned(probe, np.array([0]))[0])
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    subject_id: SubjectId
-    code: Cylinders = field(repr=False)
+class _Block:
+    """A segment with whose templates are in it, row for row."""
+
+    segment: Segment = field(repr=False)
+    subjects: tuple[SubjectId, ...]
+    ids: tuple[TemplateId, ...]
+
+    @classmethod
+    def of(cls, rows: list[tuple[SubjectId, TemplateId, FingerCode]]) -> _Block:
+        ordered = sorted(rows, key=lambda row: len(row[2].cylinders))  # neighbours of like size pad each other little
+        return cls(
+            Segment.of([code for _, _, code in ordered]),
+            tuple(subject for subject, _, _ in ordered),
+            tuple(template for _, template, _ in ordered),
+        )
+
+    def rows(self) -> list[tuple[SubjectId, TemplateId, FingerCode]]:
+        return list(zip(self.subjects, self.ids, self.segment.codes, strict=True))
 
 
 class MinutiaeGallery:
-    """Fingers of one pipeline. Readers take a snapshot and are never blocked by a writer."""
+    """Fingers of one pipeline. Searches run on a snapshot and are never blocked by a writer."""
 
     def __init__(self) -> None:
-        self._entries: dict[TemplateId, _Entry] = {}  # replaced, never changed
+        self._blocks: tuple[_Block, ...] = ()
+        self._ids: set[TemplateId] = set()
         self._writing = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """Templates, not subjects."""
+        return sum(len(block.ids) for block in self._blocks)
 
     def add(self, subject_id: SubjectId, template_id: TemplateId, template: MinutiaeTemplate) -> None:
         """Raises Duplicate if the template id is there."""
-        entry = _Entry(subject_id, cylinders(template))
+        self.add_all([(subject_id, template_id, template)])
+
+    def add_all(self, rows: Iterable[tuple[SubjectId, TemplateId, MinutiaeTemplate]]) -> None:
+        """Many at once, all or none. Raises Duplicate."""
+        new = [(subject, key, prepare(template)) for subject, key, template in rows]
         with self._writing:
-            if template_id in self._entries:
-                raise Duplicate(template_id)
-            self._entries = {**self._entries, template_id: entry}
+            keys = {key for _, key, _ in new}
+            if len(keys) < len(new) or not self._ids.isdisjoint(keys):
+                raise Duplicate("a fingerprint template id is already in the gallery")
+            blocks = list(self._blocks)
+            if blocks and len(blocks[-1].ids) < SEGMENT:
+                new = blocks.pop().rows() + new
+            blocks += [_Block.of(new[at : at + SEGMENT]) for at in range(0, len(new), SEGMENT)]
+            self._blocks = tuple(blocks)
+            self._ids |= keys
 
     def remove(self, subject_id: SubjectId) -> int:
         """Forget every template of a subject; how many there were."""
         with self._writing:
-            kept = {key: entry for key, entry in self._entries.items() if entry.subject_id != subject_id}
-            removed = len(self._entries) - len(kept)
-            self._entries = kept
+            blocks, removed = [], 0
+            for block in self._blocks:
+                if subject_id not in block.subjects:
+                    blocks.append(block)
+                    continue
+                kept = [row for row in block.rows() if row[0] != subject_id]
+                removed += len(block.ids) - len(kept)
+                self._ids.difference_update(
+                    key for subject, key in zip(block.subjects, block.ids, strict=True) if subject == subject_id
+                )
+                if kept:
+                    blocks.append(_Block.of(kept))
+            self._blocks = tuple(blocks)
         return removed
 
     def search(self, probe: MinutiaeTemplate, *, k: int) -> list[Candidate]:
-        """Best `k` subjects, highest score first; a subject's score is the best of its templates."""
-        code = cylinders(probe)
+        """Best `k` subjects, highest score first; a subject's score is the best of its templates'.
+
+        Subjects with a score of 0 (nothing to compare, or no likeness at all) are left out.
+        """
+        if k < 1:
+            raise ValueError("a search is for at least one subject")
+        blocks = self._blocks
+        if not blocks:
+            return []
+        code = prepare(probe)
         best: dict[SubjectId, float] = {}
-        for entry in self._entries.values():
-            score = _compare(code, entry.code)
-            best[entry.subject_id] = max(score, best.get(entry.subject_id, 0.0))
+        for block, rows in _leading(blocks, _relaxed(blocks, code), max(ALIGNED, 4 * k)):
+            scores = block.segment.aligned(code, rows)
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+                subject = block.subjects[row]
+                best[subject] = max(score, best.get(subject, 0.0))
         ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
-        return [Candidate(subject, score) for subject, score in ranked[:k]]
+        return [Candidate(subject, score) for subject, score in ranked[:k] if score > 0.0]
+
+
+def _relaxed(blocks: tuple[_Block, ...], code: FingerCode) -> list[Real]:
+    """Relaxed score of every template, by block; 0 where the prefilter left it out."""
+    if sum(len(block.ids) for block in blocks) <= EXHAUSTIVE:
+        return [block.segment.relaxed(code) for block in blocks]
+    coarse = [block.segment.coarse(code) for block in blocks]
+    scores = [np.zeros(len(block.ids), np.float32) for block in blocks]
+    index = {id(block): number for number, block in enumerate(blocks)}
+    for block, rows in _leading(blocks, coarse, RELAXED):
+        scores[index[id(block)]][rows] = block.segment.relaxed(code, rows)
+    return scores
+
+
+def _leading(blocks: tuple[_Block, ...], scores: list[Real], count: int) -> list[tuple[_Block, NDArray[np.intp]]]:
+    """Rows of the `count` best scores above 0, by block."""
+    together = np.concatenate(scores)
+    if len(together) > count:
+        floor = np.partition(together, len(together) - count)[len(together) - count]
+    else:
+        floor = np.float32(0.0)
+    chosen = [np.flatnonzero((score >= floor) & (score > 0.0)) for score in scores]
+    return [(block, rows) for block, rows in zip(blocks, chosen, strict=True) if len(rows)]
