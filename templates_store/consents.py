@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 from templates_store.errors import ConsentMissing
 from templates_store.ledger import Transaction
 from templates_store.records import ConsentState, StoredConsent
-from templates_store.sqlite import from_us, placeholders, to_us
+from templates_store.sqlite import from_us, to_us
 from templates_store.template import Consent, Modality, Purpose, SubjectId
 from templates_store.validation import check_id
 
@@ -18,6 +19,7 @@ _COLUMNS = (
     "consent_id, subject_id, modality, purpose, notice_version, given_us, expires_us, evidence_sha256,"
     " legal_basis, basis_reference, state, ended_us"
 )
+_SELECT = f"SELECT {_COLUMNS} FROM consent "  # noqa: S608
 
 
 def _row(row: tuple[Any, ...]) -> StoredConsent:
@@ -38,14 +40,14 @@ def _row(row: tuple[Any, ...]) -> StoredConsent:
 
 
 def of_subject(sql: sqlite3.Connection, subject_id: SubjectId) -> list[StoredConsent]:
-    rows = sql.execute(f"SELECT {_COLUMNS} FROM consent WHERE subject_id = ? ORDER BY consent_id", (subject_id,))  # noqa: S608
+    rows = sql.execute(_SELECT + "WHERE subject_id = ? ORDER BY consent_id", (subject_id,))
     return [_row(row) for row in rows]
 
 
 def lapsed(sql: sqlite3.Connection, now: datetime) -> list[StoredConsent]:
     """Live consents whose end has come: due at the very moment."""
     rows = sql.execute(
-        f"SELECT {_COLUMNS} FROM consent WHERE state IN ('valid', 'stale') AND expires_us <= ? ORDER BY expires_us",  # noqa: S608
+        _SELECT + "WHERE state IN ('valid', 'stale') AND expires_us <= ? ORDER BY expires_us",
         (to_us(now),),
     )
     return [_row(row) for row in rows]
@@ -71,8 +73,7 @@ def put(transaction: Transaction, consent: Consent) -> int:
         consent.basis_reference,
     )
     live = sql.execute(
-        f"SELECT {_COLUMNS} FROM consent WHERE subject_id = ? AND modality = ? AND purpose = ?"  # noqa: S608
-        " AND state IN ('valid', 'stale')",
+        _SELECT + "WHERE subject_id = ? AND modality = ? AND purpose = ? AND state IN ('valid', 'stale')",
         values[:3],
     ).fetchone()
     if live is not None and live[1:10] == values and live[10] == "valid":
@@ -120,14 +121,20 @@ def mark_stale(
     purpose: Purpose | None,
 ) -> list[SubjectId]:
     """Valid consents on any other notice become stale; whose they are."""
-    where = (
-        f"state = 'valid' AND notice_version NOT IN ({placeholders(accepted_versions)})"
-        " AND (? IS NULL OR modality = ?) AND (? IS NULL OR purpose = ?)"
+    values = (json.dumps(sorted(accepted_versions)), modality, modality, purpose, purpose)
+    rows = transaction.sql.execute(
+        "SELECT DISTINCT subject_id FROM consent WHERE state = 'valid'"
+        " AND notice_version NOT IN (SELECT value FROM json_each(?))"
+        " AND (? IS NULL OR modality = ?) AND (? IS NULL OR purpose = ?)",
+        values,
     )
-    values = (*accepted_versions, modality, modality, purpose, purpose)
-    rows = transaction.sql.execute(f"SELECT DISTINCT subject_id FROM consent WHERE {where}", values)  # noqa: S608
     subjects = [SubjectId(subject_id) for (subject_id,) in rows]
-    transaction.sql.execute(f"UPDATE consent SET state = 'stale' WHERE {where}", values)  # noqa: S608
+    transaction.sql.execute(
+        "UPDATE consent SET state = 'stale' WHERE state = 'valid'"
+        " AND notice_version NOT IN (SELECT value FROM json_each(?))"
+        " AND (? IS NULL OR modality = ?) AND (? IS NULL OR purpose = ?)",
+        values,
+    )
     for subject_id in subjects:
         transaction.touch(subject_id)
     return subjects

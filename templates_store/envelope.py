@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,11 +34,8 @@ Random = Callable[[int], bytes]
 
 def bind(label: str, *fields: str | bytes | int) -> bytes:
     """Associated data: every field behind its length, so that no two lists of fields give the same bytes."""
-    out = bytearray()
-    for field in (label, VERSION, *fields):
-        raw = str(field).encode() if isinstance(field, int) else field.encode() if isinstance(field, str) else field
-        out += struct.pack(">I", len(raw)) + raw
-    return bytes(out)
+    raws = [field if isinstance(field, bytes) else str(field).encode() for field in (label, VERSION, *fields)]
+    return b"".join([part for raw in raws for part in (len(raw).to_bytes(4, "big"), raw)])
 
 
 @dataclass(frozen=True, slots=True)

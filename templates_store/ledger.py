@@ -81,11 +81,13 @@ class Transaction:
 class Ledger:
     """The database, its anchor and, once unsealed, its vault."""
 
-    def __init__(self, database: Database, *, tenant: str, anchor: Anchor, now: Clock) -> None:
+    def __init__(self, database: Database, *, tenant: str, anchor: Anchor, now: Clock, adopt: bool = False) -> None:
+        """`adopt` takes the file as it is, whatever the anchor says: for a restore, which then calls `pass_anchor`."""
         self.database = database
         self.tenant = tenant
         self.now = now
         self._anchor = anchor
+        self._adopt = adopt
         self._vault: Vault | None = None
         self._writing = threading.RLock()
         with database.write() as sql:
@@ -96,7 +98,8 @@ class Ledger:
             (self.store_id, found) = sql.execute("SELECT store_id, tenant FROM head").fetchone()
         if found != tenant:
             raise ValueError(f"{database.path.name} belongs to another tenant")
-        self._compare_with_anchor()
+        if not adopt:
+            self._compare_with_anchor()
 
     @property
     def sealed(self) -> bool:
@@ -198,6 +201,8 @@ class Ledger:
             digests = b"".join(digest for (digest,) in sql.execute("SELECT digest FROM subject"))
         if _sum(digests) != int.from_bytes(total, "big"):
             raise RolledBack("subjects were removed from or put back into the template store by somebody else")
+        if self._adopt:
+            return
         said = self._anchor.read()
         if said is None:
             raise RolledBack("the anchor of the template store is missing; `restore` makes a new one")
@@ -206,6 +211,18 @@ class Ledger:
             raise RolledBack(f"the template store is at version {version}, its anchor at {mark.version}")
         if mark.version < version:
             self._anchor.write(Mark(self.store_id, version, mac).signed(vault.signer))
+
+    def pass_anchor(self) -> int:
+        """Make this file the newest there is: its version passes what was anchored. The new version."""
+        said = self._anchor.read()
+        floor = 0
+        if said is not None:
+            mark = Mark.read(said)
+            floor = mark.version if mark.store_id == self.store_id else 0
+        with self.write() as transaction:
+            transaction.sql.execute("UPDATE head SET version = max(version, ?)", (floor,))
+        with self.database.read() as sql:
+            return int(sql.execute("SELECT version FROM head").fetchone()[0])
 
     def _compare_with_anchor(self) -> None:
         """What can be told without a key: an older file, or somebody else's."""

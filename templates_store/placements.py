@@ -15,6 +15,7 @@ _COLUMNS = (
     "placement_id, subject_id, modality, purpose, template_id, device_serial, slot, placed_us, state, attempts,"
     " last_error"
 )
+_SELECT = f"SELECT {_COLUMNS} FROM placement "  # noqa: S608
 
 
 def _row(row: tuple[Any, ...]) -> Placement:
@@ -70,15 +71,14 @@ def add(
 
 
 def of_subject(sql: sqlite3.Connection, subject_id: SubjectId) -> list[Placement]:
-    rows = sql.execute(f"SELECT {_COLUMNS} FROM placement WHERE subject_id = ? ORDER BY placement_id", (subject_id,))  # noqa: S608
+    rows = sql.execute(_SELECT + "WHERE subject_id = ? ORDER BY placement_id", (subject_id,))
     return [_row(row) for row in rows]
 
 
 def owed(sql: sqlite3.Connection, device_serial: str | None) -> list[Placement]:
     """What devices still have to delete, oldest first."""
     rows = sql.execute(
-        f"SELECT {_COLUMNS} FROM placement WHERE state = 'erasing' AND (? IS NULL OR device_serial = ?)"  # noqa: S608
-        " ORDER BY placement_id",
+        _SELECT + "WHERE state = 'erasing' AND (? IS NULL OR device_serial = ?) ORDER BY placement_id",
         (device_serial, device_serial),
     )
     return [_row(row) for row in rows]
@@ -88,21 +88,26 @@ def start_erasing(
     transaction: Transaction, subject_id: SubjectId, *, modality: Modality | None, purpose: Purpose | None
 ) -> list[str]:
     """Mark the copies as owed; the serials of their devices, also those owed since earlier."""
-    narrowed = (
-        "subject_id = ? AND state <> 'gone' AND (? IS NULL OR modality = ?) AND (? IS NULL OR purpose = ?)",
-        (subject_id, modality, modality, purpose, purpose),
+    values = (subject_id, modality, modality, purpose, purpose)
+    rows = transaction.sql.execute(
+        "SELECT DISTINCT device_serial FROM placement WHERE subject_id = ? AND state <> 'gone'"
+        " AND (? IS NULL OR modality = ?) AND (? IS NULL OR purpose = ?)",
+        values,
     )
-    rows = transaction.sql.execute(f"SELECT DISTINCT device_serial FROM placement WHERE {narrowed[0]}", narrowed[1])  # noqa: S608
     serials = sorted(serial for (serial,) in rows)
-    transaction.sql.execute(f"UPDATE placement SET state = 'erasing' WHERE {narrowed[0]}", narrowed[1])  # noqa: S608
+    transaction.sql.execute(
+        "UPDATE placement SET state = 'erasing' WHERE subject_id = ? AND state <> 'gone'"
+        " AND (? IS NULL OR modality = ?) AND (? IS NULL OR purpose = ?)",
+        values,
+    )
     return serials
 
 
 def close(transaction: Transaction, placement_id: int) -> Placement | None:
     """The device deleted its copy; None if that is known already."""
     row = transaction.sql.execute(
-        f"SELECT {_COLUMNS} FROM placement WHERE placement_id = ? AND state <> 'gone'",
-        (placement_id,),  # noqa: S608
+        _SELECT + "WHERE placement_id = ? AND state <> 'gone'",
+        (placement_id,),
     ).fetchone()
     if row is None:
         return None

@@ -18,6 +18,7 @@ DATABASE = "templates.db"
 WAL = "templates.db-wal"
 BACKUPS = "backups"  # copies made earlier, anywhere: noise once the KEK of their time is destroyed
 _COLUMNS = "receipt_id, subject_id, modality, purpose, reason, actor, requested_us, revision, signature"
+_SELECT = f"SELECT {_COLUMNS} FROM receipt "  # noqa: S608
 
 
 def device(serial: str) -> str:
@@ -118,7 +119,7 @@ def _sign(transaction: Transaction, receipt_id: str) -> None:
 
 
 def read(sql: sqlite3.Connection, receipt_id: str, *, store_id: str, tenant: str) -> Receipt:
-    row = sql.execute(f"SELECT {_COLUMNS} FROM receipt WHERE receipt_id = ?", (receipt_id,)).fetchone()  # noqa: S608
+    row = sql.execute(_SELECT + "WHERE receipt_id = ?", (receipt_id,)).fetchone()
     if row is None:
         raise StoreError(f"there is no receipt {receipt_id}")
     return _receipt(sql, row, store_id=store_id, tenant=tenant)
@@ -128,7 +129,7 @@ def select(
     sql: sqlite3.Connection, *, subject_id: SubjectId | None, only_open: bool, store_id: str, tenant: str
 ) -> list[Receipt]:
     rows = sql.execute(
-        f"SELECT {_COLUMNS} FROM receipt WHERE (? IS NULL OR subject_id = ?) AND (? = 0 OR closed_us IS NULL)"  # noqa: S608
+        _SELECT + "WHERE (? IS NULL OR subject_id = ?) AND (? = 0 OR closed_us IS NULL)"
         " ORDER BY requested_us, receipt_id",
         (subject_id, subject_id, int(only_open)),
     ).fetchall()

@@ -15,6 +15,18 @@ from templates_store.ledger import Ledger, Transaction
 from templates_store.vault import new_kek
 
 BATCH = 4096
+_WRAPPED = (
+    (
+        "SELECT subject_id, wrapped FROM dek WHERE kek_id <> ? LIMIT ?",
+        "UPDATE dek SET kek_id = ?, wrapped = ? WHERE subject_id = ?",
+        "dek",
+    ),
+    (
+        "SELECT chunk_id, wrapped FROM chunk WHERE kek_id <> ? LIMIT ?",
+        "UPDATE chunk SET kek_id = ?, wrapped = ? WHERE chunk_id = ?",
+        "chunk-key",
+    ),
+)
 
 
 def rotate(ledger: Ledger) -> str:
@@ -95,21 +107,18 @@ def _rewrap_some(transaction: Transaction) -> int:
     """Rewrap up to a batch of keys that are not under the current KEK; how many."""
     done = 0
     sql, vault = transaction.sql, transaction.vault
-    for table, owner, kind in (("dek", "subject_id", "dek"), ("chunk", "chunk_id", "chunk-key")):
-        rows = sql.execute(
-            f"SELECT {owner}, wrapped FROM {table} WHERE kek_id <> ? LIMIT ?",
-            (vault.current, BATCH - done),  # noqa: S608
-        ).fetchall()
+    for select, update, kind in _WRAPPED:
+        rows = sql.execute(select, (vault.current, BATCH - done)).fetchall()
         sql.executemany(
-            f"UPDATE {table} SET kek_id = ?, wrapped = ? WHERE {owner} = ?",  # noqa: S608
-            (
+            update,
+            [
                 (
                     vault.current,
-                    vault.wrap(vault.unwrap(wrapped, owner=str(key), kind=kind), owner=str(key), kind=kind),
-                    key,
+                    vault.wrap(vault.unwrap(wrapped, owner=str(owner), kind=kind), owner=str(owner), kind=kind),
+                    owner,
                 )
-                for key, wrapped in rows
-            ),
+                for owner, wrapped in rows
+            ],
         )
         done += len(rows)
     return done

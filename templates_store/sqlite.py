@@ -11,7 +11,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -202,7 +202,3 @@ class Database:
                 except queue.Empty:
                     break
             self.writer.close()
-
-
-def placeholders(values: Iterable[object]) -> str:
-    return ",".join("?" for _ in values)

@@ -11,13 +11,13 @@ Erasure, step by step:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from templates_store import chunks, consents, erasure, integrity, placements, receipts, rotation, subject_export
+from templates_store import backup, chunks, consents, erasure, integrity, placements, receipts, rotation, subject_export
 from templates_store.anchor import Anchor, FileAnchor
 from templates_store.chunks import Group
 from templates_store.envelope import Binding, open_sealed, seal
@@ -377,6 +377,18 @@ class TemplateStore:
                 store_id=self.ledger.store_id,
                 tenant=self.ledger.tenant,
             )
+
+    # Backup
+
+    def backup(
+        self,
+        target: Path,
+        *,
+        others: Mapping[str, Path] | None = None,
+        progress: backup.Progress = backup.silent,
+    ) -> backup.BackupReport:
+        """An encrypted, verified archive; `others` are further SQLite files by name. See `backup.restore`."""
+        return backup.write(self.ledger, target, others=others, progress=progress)
 
     # Looking at it
 
