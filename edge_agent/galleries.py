@@ -6,17 +6,23 @@ person. A sealed store means empty galleries and says so; cards and PINs go on.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.policy.consent import Given
+from templates_store.errors import Duplicate
 from templates_store.gallery.finger_template import MinutiaeTemplate
 from templates_store.gallery.minutiae import MinutiaeGallery, compare
 from templates_store.gallery.vectors import VectorGallery
-from templates_store.template import Candidate, Consent, Modality, Purpose, SubjectId, Template, TemplateId
+from templates_store.records import Chunk, ConsentState
+from templates_store.store import TemplateStore
+from templates_store.template import Candidate, Modality, Purpose, SubjectId, Template, TemplateId
 
 Key = tuple[Modality, Purpose, str]  # the last is the pipeline
 Probe = NDArray[np.float32] | MinutiaeTemplate
@@ -37,30 +43,50 @@ class Galleries:
     def __init__(self) -> None:
         self._vectors: dict[Key, VectorGallery] = {}
         self._fingers: dict[Key, _Fingers] = {}
-        self._consents: dict[tuple[SubjectId, Modality, Purpose], Consent] = {}
+        self._consents: dict[tuple[SubjectId, Modality, Purpose], Given] = {}
         self._writing = threading.Lock()
+        self._meanwhile: list[Callable[[Galleries], object]] | None = None  # changes while loading
         self.sealed = True
 
-    def restore(self, templates: Iterable[Template], consents: Iterable[Consent]) -> int:
-        """Fill empty galleries from an opened store. How many templates are searchable."""
-        vectors: dict[Key, list[tuple[SubjectId, TemplateId, NDArray[np.float32]]]] = {}
+    def load(self, store: TemplateStore) -> int:
+        """Fill them from an unsealed store; searches go on meanwhile. How many templates are searchable.
+
+        What was enrolled or erased while this ran is applied on top. Raises Sealed, SealBroken.
+        """
         with self._writing:
-            self._clear()
-            self._consents = {(c.subject_id, c.modality, c.purpose): c for c in consents}
-            for template in templates:
-                key = _key(template)
-                if template.format.pipeline.startswith(OPAQUE):
-                    continue
-                if template.format.dimension:
-                    vectors.setdefault(key, []).append((template.subject_id, template.template_id, _vector(template)))
-                else:
-                    self._add_finger(key, template)
-            for key, rows in vectors.items():
-                gallery = VectorGallery(rows[0][2].shape[0])
-                gallery.add_many(rows)
-                self._vectors[key] = gallery
+            self._meanwhile = []
+        fresh = Galleries()
+        live = store.expired(datetime.max.replace(tzinfo=UTC))
+        fresh._consents = {(c.subject_id, c.modality, c.purpose): c for c in live if c.state is ConsentState.VALID}
+        for modality in Modality:
+            for purpose in Purpose:
+                for pipeline in store.pipelines(modality, purpose):
+                    if pipeline.startswith(OPAQUE):
+                        continue
+                    for chunk in store.load(modality, purpose, pipeline):
+                        fresh._take(chunk, (modality, purpose, pipeline))
+        with self._writing:
+            for change in self._meanwhile or ():
+                change(fresh)
+            self._meanwhile = None
+            self._vectors, self._fingers, self._consents = fresh._vectors, fresh._fingers, fresh._consents
             self.sealed = False
         return self.count()
+
+    def _take(self, chunk: Chunk, key: Key) -> None:
+        if chunk.vectors is not None:
+            gallery = self._vectors.setdefault(key, VectorGallery(chunk.vectors.shape[1]))
+            gallery.add_many(zip(chunk.subject_ids, chunk.template_ids, chunk.vectors, strict=True))
+            return
+        rows = zip(chunk.subject_ids, chunk.template_ids, chunk.positions, chunk.payloads, strict=True)
+        for subject, template, position, payload in rows:
+            self._add_finger(key, subject, template, int(position), payload)
+
+    def open_empty(self) -> None:
+        """Nothing is stored yet: searches answer that the gallery is empty, not that it is sealed."""
+        with self._writing:
+            self._clear()
+            self.sealed = False
 
     def seal(self) -> None:
         """The keys are gone: forget everything that was opened."""
@@ -68,48 +94,57 @@ class Galleries:
             self._clear()
             self.sealed = True
 
-    def add(self, consent: Consent, templates: Iterable[Template]) -> None:
-        """After `store.enrol`. Raises BadTemplate, Duplicate."""
-        listed = list(templates)
+    def add(self, consent: Given, templates: Iterable[Template]) -> None:
+        """After `store.enrol`. Raises BadTemplate; a template that is there already stays."""
+        listed = [template for template in templates if not template.format.pipeline.startswith(OPAQUE)]
         with self._writing:
-            for template in listed:
-                if template.format.pipeline.startswith(OPAQUE):
-                    continue
-                key = _key(template)
-                if template.format.dimension:
-                    gallery = self._vectors.get(key)
-                    if gallery is None:
-                        gallery = self._vectors[key] = VectorGallery(template.format.dimension)
-                    gallery.add(template.subject_id, template.template_id, _vector(template))
-                else:
-                    self._add_finger(key, template)
-            self._consents[consent.subject_id, consent.modality, consent.purpose] = consent
+            self._add(consent, listed)
+            if self._meanwhile is not None:
+                self._meanwhile.append(lambda fresh: fresh._add(consent, listed))
 
-    def renew(self, consent: Consent) -> None:
+    def _add(self, consent: Given, templates: Iterable[Template]) -> None:
+        for template in templates:
+            key = (template.modality, template.purpose, template.format.pipeline)
+            with contextlib.suppress(Duplicate):
+                if template.format.dimension:
+                    gallery = self._vectors.setdefault(key, VectorGallery(template.format.dimension))
+                    gallery.add(template.subject_id, template.template_id, np.frombuffer(template.payload, "<f4"))
+                else:
+                    self._add_finger(
+                        key, template.subject_id, template.template_id, template.position, template.payload
+                    )
+        self._consents[consent.subject_id, consent.modality, consent.purpose] = consent
+
+    def renew(self, consent: Given) -> None:
         """A new consent for templates that are there already."""
         with self._writing:
             self._consents[consent.subject_id, consent.modality, consent.purpose] = consent
 
     def remove(self, subject_id: SubjectId, *, modality: Modality | None = None, purpose: Purpose | None = None) -> int:
         """Every template within the scope; no search that starts after the return finds them."""
-        removed = 0
         with self._writing:
-            for key, gallery in self._vectors.items():
-                if modality in (None, key[0]) and purpose in (None, key[1]):
-                    removed += gallery.remove(subject_id)
-            for key, fingers in self._fingers.items():
-                if modality in (None, key[0]) and purpose in (None, key[1]):
-                    fingers.by_subject.pop(subject_id, None)
-                    removed += fingers.gallery.remove(subject_id)
-            for found in [k for k in self._consents if k[0] == subject_id]:
-                if modality in (None, found[1]) and purpose in (None, found[2]):
-                    del self._consents[found]
+            if self._meanwhile is not None:
+                self._meanwhile.append(lambda fresh: fresh._remove(subject_id, modality, purpose))
+            return self._remove(subject_id, modality, purpose)
+
+    def _remove(self, subject_id: SubjectId, modality: Modality | None, purpose: Purpose | None) -> int:
+        removed = 0
+        for key, gallery in self._vectors.items():
+            if modality in (None, key[0]) and purpose in (None, key[1]):
+                removed += gallery.remove(subject_id)
+        for key, fingers in self._fingers.items():
+            if modality in (None, key[0]) and purpose in (None, key[1]):
+                fingers.by_subject.pop(subject_id, None)
+                removed += fingers.gallery.remove(subject_id)
+        for found in [k for k in self._consents if k[0] == subject_id]:
+            if modality in (None, found[1]) and purpose in (None, found[2]):
+                del self._consents[found]
         return removed
 
-    def consent(self, subject_id: SubjectId, modality: Modality, purpose: Purpose) -> Consent | None:
+    def consent(self, subject_id: SubjectId, modality: Modality, purpose: Purpose) -> Given | None:
         return self._consents.get((subject_id, modality, purpose))
 
-    def consents(self) -> list[Consent]:
+    def consents(self) -> list[Given]:
         with self._writing:
             return list(self._consents.values())
 
@@ -147,20 +182,13 @@ class Galleries:
         gallery = self._vectors.get(key)
         return [(0, score) for score in gallery.scores(probe, subject_id)] if gallery else []
 
-    def _add_finger(self, key: Key, template: Template) -> None:
+    def _add_finger(
+        self, key: Key, subject_id: SubjectId, template_id: TemplateId, position: int, payload: bytes
+    ) -> None:
         fingers = self._fingers.setdefault(key, _Fingers())
-        minutiae = MinutiaeTemplate.decode(template.payload)
-        fingers.gallery.add(template.subject_id, template.template_id, minutiae)
-        known = fingers.by_subject.get(template.subject_id, ())
-        fingers.by_subject[template.subject_id] = (*known, (template.position, minutiae))
+        minutiae = MinutiaeTemplate.decode(payload)
+        fingers.gallery.add(subject_id, template_id, minutiae)
+        fingers.by_subject[subject_id] = (*fingers.by_subject.get(subject_id, ()), (position, minutiae))
 
     def _clear(self) -> None:
         self._vectors, self._fingers, self._consents = {}, {}, {}
-
-
-def _key(template: Template) -> Key:
-    return template.modality, template.purpose, template.format.pipeline
-
-
-def _vector(template: Template) -> NDArray[np.float32]:
-    return np.frombuffer(template.payload, "<f4").astype(np.float32)

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 from templates_store.template import Consent, Modality, Purpose, SubjectId
 
@@ -110,6 +111,23 @@ class Act:
     recorded_by: str = ""
 
 
+class Given(Protocol):
+    """A consent on record, however it was read."""
+
+    @property
+    def subject_id(self) -> SubjectId: ...
+    @property
+    def modality(self) -> Modality: ...
+    @property
+    def purpose(self) -> Purpose: ...
+    @property
+    def notice_version(self) -> str: ...
+    @property
+    def given_at(self) -> datetime: ...
+    @property
+    def expires_at(self) -> datetime: ...
+
+
 def age_on(born: date, day: date) -> int:
     """Completed years; somebody born on 29 February grows older on 1 March of ordinary years."""
     return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
@@ -168,7 +186,7 @@ def _act_fault(act: Act, terms: Terms, now: datetime) -> ConsentFault | None:
 
 
 def fault_of(
-    consent: Consent | None, terms: Terms, *, modality: Modality, purpose: Purpose, now: datetime
+    consent: Given | None, terms: Terms, *, modality: Modality, purpose: Purpose, now: datetime
 ) -> ConsentFault | None:
     """Why `consent` does not cover this use now; None if it does."""
     fault = terms_fault(modality, terms)

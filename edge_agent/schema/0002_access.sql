@@ -67,3 +67,30 @@ CREATE TABLE rights_requests (
     answered_at  TEXT,
     outcome      TEXT NOT NULL DEFAULT ''
 ) STRICT;
+
+-- What was ordered to be erased: written down before it is done, finished after a crash or an unsealing.
+CREATE TABLE erasure_orders (
+    id          TEXT PRIMARY KEY,
+    subject     TEXT NOT NULL,
+    kind        TEXT NOT NULL,                       -- 'erase', 'withdraw', 'leave', 'cancel'
+    modality    TEXT,                                -- NULL: all of them
+    purpose     TEXT,
+    reason      TEXT NOT NULL,
+    actor       TEXT NOT NULL,
+    ordered_at  TEXT NOT NULL,
+    receipt     TEXT,                                -- id in the template store, once that part is done
+    done_at     TEXT,                                -- nothing is left to do on this machine
+    events_by   TEXT                                 -- leaving: when events are made anonymous at the latest
+) STRICT;
+CREATE INDEX erasure_orders_open ON erasure_orders (ordered_at) WHERE done_at IS NULL OR events_by IS NOT NULL;
+
+-- People that devices still have in their own memory although they must not.
+CREATE TABLE device_removals (
+    device      TEXT NOT NULL,
+    user_id     TEXT NOT NULL,
+    erasure     TEXT NOT NULL REFERENCES erasure_orders (id) ON DELETE CASCADE,
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    last_error  TEXT NOT NULL DEFAULT '',
+    done_at     TEXT,
+    PRIMARY KEY (device, user_id, erasure)
+) STRICT, WITHOUT ROWID;

@@ -1,4 +1,4 @@
-"""A site in memory for the flow tests: real database, rules, galleries and flows; small doubles for devices and engines.
+"""A site in memory for flow tests: real database, rules, galleries and flows; small doubles for devices and engines.
 
 Faces and fingers are numbers: a frame filled with the value n shows person n, a value of 0 shows nobody.
 """
@@ -423,7 +423,7 @@ async def site(folder: Path, rules: dict[str, Any] | None = None) -> AsyncIterat
     audit = AuditLog(b"a" * 32)
     presence = await database.read(Presence.load)
     galleries = Galleries()
-    galleries.restore([], [])
+    galleries.open_empty()
     devices: dict[str, Any] = {
         "panel": Panel(),
         "reader": KeypadReader(),

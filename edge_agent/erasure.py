@@ -1,0 +1,450 @@
+"""Erasure: on request, on withdrawal, on leaving, on expiry, and when retention is over.
+
+An order is written down first and carried out then, so that a crash or a sealed store delays it and never loses it.
+From the moment it is given the person cannot match: galleries forget before the store does. Then: store (wrapped key,
+rows, chunks, WAL) -> identity and whereabouts, when the person leaves -> every copy on a device, offline ones retried
+until they answer -> new key for what stays, so that earlier copies of the file no longer open -> fresh backup. The
+signed receipt names every place and what became of it.
+
+When a person leaves, their events lose the pseudonym, numbers and companions. It happens once every mandatory
+recipient has them, at the latest after `EVENTS_DEADLINE`; nothing on this machine can link them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from device_drivers.devices import ItemResult
+from device_drivers.errors import DeviceError
+from edge_agent.audit import AuditLog
+from edge_agent.audit import Entry as AuditEntry
+from edge_agent.database import Database
+from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.galleries import Galleries
+from edge_agent.policy.requests import Verb
+from edge_agent.policy.retention import Kept, Periods, is_due
+from edge_agent.presence import Presence
+from edge_agent.roster import Roster
+from templates_store.errors import Sealed
+from templates_store.records import Placement, Receipt
+from templates_store.store import TemplateStore
+from templates_store.template import Modality, Purpose, SubjectId
+
+log = logging.getLogger(__name__)
+
+GALLERY = "gallery"
+REKEY_AFTER_S = 30.0  # erasures that come together share one new key
+RETRY_EVERY_S = 60.0
+EVENTS_DEADLINE = timedelta(days=15)
+MAX_ERROR = 200
+LEAVING = frozenset({Verb.LEAVE, Verb.CANCEL})
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody ordered. `verb` DELETE, WITHDRAW, LEAVE or CANCEL."""
+
+    order_id: str
+    subject_id: SubjectId
+    verb: Verb
+    modality: Modality | None
+    purpose: Purpose | None
+    reason: str
+    actor: str
+    ordered_at: datetime
+    receipt_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How an order stands; `receipt` is None while the store is sealed."""
+
+    order: Order
+    receipt: Receipt | None
+
+
+class Erasure:
+    """`terminal` gives the running driver of a device by serial number, `device` by configured name."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        store: TemplateStore,
+        galleries: Galleries,
+        presence: Presence,
+        roster: Roster,
+        audit: AuditLog,
+        terminal: Callable[[str], object | None],
+        device: Callable[[str], object | None],
+        terminals: Callable[[], Collection[str]],
+        backup: Callable[[], Awaitable[None]],
+        delivered: Callable[[], Awaitable[bool]],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._galleries = galleries
+        self._presence = presence
+        self._roster = roster
+        self._audit = audit
+        self._terminal = terminal
+        self._device = device
+        self._terminals = terminals  # configured names of devices that keep people in their own memory
+        self._backup = backup
+        self._delivered = delivered  # whether every mandatory recipient has every event
+        self._now = now
+        self._one_at_a_time = asyncio.Lock()
+        self._rekey = asyncio.Event()
+
+    # Orders
+
+    async def erase(
+        self,
+        subject: SubjectId,
+        verb: Verb,
+        *,
+        actor: str,
+        reason: str,
+        modality: Modality | None = None,
+        purpose: Purpose | None = None,
+    ) -> Carried:
+        """Carry out DELETE, WITHDRAW, LEAVE or CANCEL. When this returns the person cannot match."""
+        if verb not in (Verb.DELETE, Verb.WITHDRAW, *LEAVING):
+            raise ValueError(f"{verb} erases nothing; allowed are delete, withdraw, leave, cancel")
+        if verb in LEAVING and (modality or purpose):
+            raise ValueError("leaving concerns everything; allowed are no modality and no purpose")
+        order = Order(secrets.token_hex(8), subject, verb, modality, purpose, reason, actor, self._now())
+        self._galleries.remove(subject, modality=modality, purpose=purpose)
+        await self._database.write(lambda c: self._ordered(c, order), essential=True)
+        return await self._carry_out(order)
+
+    def _ordered(self, connection: sqlite3.Connection, order: Order) -> None:
+        connection.execute(
+            "INSERT INTO erasure_orders (id, subject, kind, modality, purpose, reason, actor, ordered_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                order.order_id,
+                order.subject_id,
+                order.verb,
+                order.modality,
+                order.purpose,
+                order.reason,
+                order.actor,
+                utc_text(order.ordered_at),
+            ),
+        )
+        if order.verb in LEAVING:
+            for device, user_id in self._numbers(connection, order.subject_id):
+                connection.execute(
+                    "INSERT INTO device_removals (device, user_id, erasure) VALUES (?, ?, ?)",
+                    (device, user_id, order.order_id),
+                )
+            # Even while a sealed store delays the rest, cards and PINs open nothing from now on.
+            connection.execute("DELETE FROM cards WHERE subject = ?", (order.subject_id,))
+            connection.execute("DELETE FROM pins WHERE subject = ?", (order.subject_id,))
+        self._audit.append(
+            connection,
+            AuditEntry(
+                order.actor,
+                f"subject.{order.verb}",
+                order.subject_id,
+                details={"modality": order.modality, "purpose": order.purpose},
+            ),
+            now=order.ordered_at,
+        )
+
+    def _numbers(self, connection: sqlite3.Connection, subject: SubjectId) -> set[tuple[str, str]]:
+        """Where devices know the person: a number for every device is on every terminal."""
+        rows = connection.execute("SELECT device, user_id FROM device_users WHERE subject = ?", (subject,)).fetchall()
+        everywhere = {user_id for device, user_id in rows if not device}
+        return {pair for pair in rows if pair[0]} | {(name, n) for name in self._terminals() for n in everywhere}
+
+    async def _carry_out(self, order: Order) -> Carried:
+        async with self._one_at_a_time:
+            receipt = await self._from_store(order)
+            if receipt is None:
+                return Carried(order, None)
+            if order.verb in LEAVING:
+                self._presence.forget(order.subject_id)
+            await self._database.write(lambda c: self._finish(c, order, receipt), essential=True)
+            await self._database.checkpoint()
+        self._rekey.set()
+        await self.retry()
+        return Carried(order, await asyncio.to_thread(self._store.receipt, receipt.receipt_id))
+
+    async def _from_store(self, order: Order) -> Receipt | None:
+        """None while the store is sealed: nothing matches then, and the order waits."""
+        places = await self._database.read(lambda c: _removal_places(c, order.order_id))
+        act = self._store.withdraw if order.verb is Verb.WITHDRAW else self._store.erase
+
+        def work() -> Receipt:
+            if order.receipt_id is not None:
+                return self._store.receipt(order.receipt_id)
+            return act(
+                order.subject_id,
+                reason=order.reason or order.verb,
+                actor=order.actor,
+                modality=order.modality,
+                purpose=order.purpose,
+                elsewhere=[GALLERY, *places],
+            )
+
+        try:
+            receipt = await asyncio.to_thread(work)
+        except Sealed:
+            log.warning("erasure_waits_for_unsealing order=%s", order.order_id)
+            return None
+        # Again: an enrolment may have been under way when the order came.
+        self._galleries.remove(order.subject_id, modality=order.modality, purpose=order.purpose)
+        return await asyncio.to_thread(self._store.confirm_erased, receipt.receipt_id, GALLERY)
+
+    def _finish(self, connection: sqlite3.Connection, order: Order, receipt: Receipt) -> None:
+        now = self._now()
+        leaving = order.verb in LEAVING
+        if leaving:
+            self._roster.remove(connection, order.subject_id)
+            self._audit.erase_subject(connection, order.subject_id)
+        connection.execute(
+            "UPDATE erasure_orders SET receipt = ?, done_at = ?, events_by = ? WHERE id = ?",
+            (
+                receipt.receipt_id,
+                utc_text(now),
+                utc_text(order.ordered_at + EVENTS_DEADLINE) if leaving else None,
+                order.order_id,
+            ),
+        )
+        kind = "subject.left" if leaving else "subject.erased"
+        data = {"modality": order.modality, "purpose": order.purpose, "receipt": receipt.receipt_id}
+        append(connection, [Event(f"erasure:{order.order_id}", kind, now, "", order.subject_id, data)], now=now)
+
+    # What waits
+
+    async def resume(self) -> int:
+        """Carry out what a crash or a sealed store left. How many orders were finished."""
+        rows = await self._database.read(
+            lambda c: c.execute(
+                "SELECT id, subject, kind, modality, purpose, reason, actor, ordered_at, receipt FROM erasure_orders"
+                " WHERE done_at IS NULL ORDER BY ordered_at"
+            ).fetchall()
+        )
+        finished = 0
+        for row in rows:
+            order = Order(
+                row[0],
+                SubjectId(row[1]),
+                Verb(row[2]),
+                Modality(row[3]) if row[3] else None,
+                Purpose(row[4]) if row[4] else None,
+                row[5],
+                row[6],
+                datetime.fromisoformat(row[7]),
+                row[8],
+            )
+            self._galleries.remove(order.subject_id, modality=order.modality, purpose=order.purpose)
+            finished += (await self._carry_out(order)).receipt is not None
+        return finished
+
+    async def retry(self) -> int:
+        """Ask every device that still holds a copy, and is here, to delete it. How many copies went."""
+        gone = 0
+        if not self._store.sealed:
+            for placement in await asyncio.to_thread(self._store.pending_erasures):
+                gone += await self._placement_gone(placement)
+        for device, user_id, order_id in await self._database.read(_removals_due):
+            gone += await self._user_gone(device, user_id, order_id)
+        return gone
+
+    async def _placement_gone(self, placement: Placement) -> bool:
+        driver: Any = self._terminal(placement.device_serial)
+        if driver is None or not hasattr(driver, "delete_templates"):
+            return False
+        user_id = placement.slot.partition("/")[0]
+        try:
+            results = await driver.delete_templates(user_id, modality=placement.modality.value)
+        except DeviceError as exc:
+            await asyncio.to_thread(self._store.note_placement_failure, placement.placement_id, _short(exc))
+            return False
+        if fault := _fault(results):
+            await asyncio.to_thread(self._store.note_placement_failure, placement.placement_id, fault)
+            return False
+        await asyncio.to_thread(self._store.close_placement, placement.placement_id)
+        return True
+
+    async def _user_gone(self, device: str, user_id: str, order_id: str) -> bool:
+        driver: Any = self._device(device)
+        if driver is None or not hasattr(driver, "delete_users"):
+            return False
+        try:
+            fault = _fault(await driver.delete_users([user_id]))
+        except DeviceError as exc:
+            fault = _short(exc)
+        at = utc_text(self._now())
+
+        def work(connection: sqlite3.Connection) -> tuple[str | None, int]:
+            connection.execute(
+                "UPDATE device_removals SET attempts = attempts + 1, last_error = ?1,"
+                " done_at = CASE ?1 WHEN '' THEN ?2 END WHERE device = ?3 AND user_id = ?4 AND erasure = ?5",
+                (fault, at, device, user_id, order_id),
+            )
+            (left,) = connection.execute(
+                "SELECT count(*) FROM device_removals WHERE erasure = ? AND device = ? AND done_at IS NULL",
+                (order_id, device),
+            ).fetchone()
+            row = connection.execute("SELECT receipt FROM erasure_orders WHERE id = ?", (order_id,)).fetchone()
+            return (row[0] if row else None), left
+
+        receipt_id, left = await self._database.write(work, essential=True)
+        if receipt_id and not left and not self._store.sealed:
+            await asyncio.to_thread(self._store.confirm_erased, receipt_id, f"users@{device}")
+        return not fault
+
+    async def rekey(self) -> None:
+        """New key for what stays, then a fresh backup: earlier copies no longer open what was erased."""
+        self._rekey.clear()
+        try:
+            await asyncio.to_thread(self._store.rotate)
+        except Sealed:
+            self._rekey.set()
+            return
+        await self._backup()
+
+    async def anonymise(self) -> int:
+        """Events of people who left lose everything that names them, if delivered or due. How many events."""
+        delivered, now = await self._delivered(), utc_text(self._now())
+
+        def work(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(
+                "SELECT id, subject FROM erasure_orders WHERE events_by IS NOT NULL AND (? OR events_by <= ?)",
+                (delivered, now),
+            ).fetchall()
+            changed = 0
+            for order_id, subject in rows:
+                changed += _anonymise(connection, subject)
+                connection.execute("UPDATE erasure_orders SET events_by = NULL, subject = '' WHERE id = ?", (order_id,))
+            return changed
+
+        changed = await self._database.write(work, essential=True)
+        if changed:
+            await self._database.checkpoint()
+        return changed
+
+    # Time
+
+    async def expire(self, periods: Periods) -> list[Carried]:
+        """Consents that ended, and people whose last interaction is longer ago than the published period."""
+        if self._store.sealed:
+            return []
+        now, carried = self._now(), []
+        for consent in await asyncio.to_thread(self._store.expired, datetime.max.replace(tzinfo=now.tzinfo)):
+            if consent.expires_at <= now:
+                reason = "expired"
+            elif is_due(Kept.TEMPLATE, periods, since=self._last_seen(consent.subject_id, consent.given_at), now=now):
+                reason = "retention"
+            else:
+                continue
+            carried.append(
+                await self.erase(
+                    consent.subject_id,
+                    Verb.DELETE,
+                    actor="agent",
+                    reason=reason,
+                    modality=consent.modality,
+                    purpose=consent.purpose,
+                )
+            )
+        return carried
+
+    def _last_seen(self, subject: SubjectId, given_at: datetime) -> datetime:
+        where, punch = self._presence.whereabouts(subject), self._presence.last_punch(subject)
+        return max(given_at, *([where.since] if where else []), *([punch.at] if punch else []), given_at)
+
+    async def run(self, *, periods: Callable[[], Periods], wait: Callable[[float], Awaitable[None]]) -> None:
+        """Finish what is open, then keep going until cancelled. `wait` is asyncio.sleep, or a test's."""
+        await self.resume()
+        while True:
+            if self._rekey.is_set():
+                await wait(REKEY_AFTER_S)
+                await self.rekey()
+            await self.resume()
+            await self.retry()
+            await self.anonymise()
+            await self.expire(periods())
+            await wait(RETRY_EVERY_S)
+
+    # The right of access
+
+    async def export(self, subject: SubjectId, *, actor: str) -> dict[str, Any]:
+        """Everything on this machine about one person, and nothing about others. Raises Sealed."""
+        biometric = await asyncio.to_thread(self._store.export, subject)
+        now = self._now()
+
+        def work(connection: sqlite3.Connection) -> dict[str, Any]:
+            self._audit.append(connection, AuditEntry(actor, "subject.access", subject), now=now)
+            return _about(connection, subject)
+
+        return {"exported_at": utc_text(now), **await self._database.write(work), "biometrics": biometric}
+
+
+_TABLES = (
+    ("people", "subject, name, department, valid_from, valid_until, created_at, updated_at"),
+    ("device_users", "device, user_id"),
+    ("cards", "hint, added_at"),
+    ("pins", "set_at"),
+    ("access_people", "enabled, opener, passes_lockdown, anti_passback_exempt, duress_finger"),
+    ("access_members", "group_name"),
+    ("presence", "zone, door, since, punched, punch_at"),
+    ("events", "id, type, occurred_at, recorded_at, device, data"),
+    ("rights_requests", "id, verb, received_at, verified_at, answered_at, outcome"),
+    ("audit", "at, actor, action, object, outcome, personal"),
+)
+
+
+def _about(connection: sqlite3.Connection, subject: SubjectId) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for table, columns in _TABLES:
+        names = columns.split(", ")
+        rows = connection.execute(f"SELECT {columns} FROM {table} WHERE subject = ?", (subject,))  # noqa: S608
+        found[table] = [dict(zip(names, row, strict=True)) for row in rows]
+    return found
+
+
+def _anonymise(connection: sqlite3.Connection, subject: str) -> int:
+    """Irreversible: no pseudonym, number or companion stays; how many, when and where stays right."""
+    changed = connection.execute(
+        "UPDATE events SET subject = NULL, data = json_set(json_remove(data, '$.user_id', '$.companion', '$.known'),"
+        " '$.anonymous', json('true')) WHERE subject = ?",
+        (subject,),
+    ).rowcount
+    connection.execute(
+        "UPDATE events SET data = json_remove(data, '$.companion') WHERE json_extract(data, '$.companion') = ?",
+        (subject,),
+    )
+    return changed
+
+
+def _removal_places(connection: sqlite3.Connection, order_id: str) -> list[str]:
+    rows = connection.execute("SELECT DISTINCT device FROM device_removals WHERE erasure = ?", (order_id,))
+    return [f"users@{device}" for (device,) in rows]
+
+
+def _removals_due(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    return connection.execute(
+        "SELECT device, user_id, erasure FROM device_removals WHERE done_at IS NULL ORDER BY device, user_id"
+    ).fetchall()
+
+
+def _fault(results: Iterable[ItemResult]) -> str:
+    """The first refusal's reason; a device that never had it has nothing to refuse."""
+    return next((result.reason[:MAX_ERROR] or "refused" for result in results if not result.ok), "")
+
+
+def _short(error: DeviceError) -> str:
+    return f"{type(error).__name__}: {error}"[:MAX_ERROR]
