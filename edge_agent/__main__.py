@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +14,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from device_drivers import catalog
+from device_drivers.errors import DeviceError
 from edge_agent import __version__
-from edge_agent.config import AgentConfig, ConfigError, load
+from edge_agent.agent import Agent
+from edge_agent.api.server import bootstrap_token
+from edge_agent.config import AgentConfig, ConfigError, Device, load
+from edge_agent.database import StorageError, utc_now
+from edge_agent.identity_keys import BadKeyFile
 
 app = typer.Typer(
     name="edge-agent",
@@ -27,6 +35,7 @@ err = Console(stderr=True)
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="配置文件 · configuration file", envvar="EDGE_AGENT_CONFIG")
 ]
+PROBE_TIMEOUT_S = 15.0
 DEFAULT_CONFIG = Path("/etc/edge-agent/agent.toml")
 Json = Annotated[bool, typer.Option("--json", help="机器可读 · machine-readable")]
 
@@ -78,6 +87,74 @@ def demo(
         plain = True
     logging.getLogger().setLevel(logging.ERROR)
     raise typer.Exit(asyncio.run(demonstration.run(folder, api_port=port, seconds=seconds, plain=plain)))
+
+
+@app.command()
+def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """在真实硬件上运行 · run on real hardware"""
+    settings = read_config(config)
+    try:
+        asyncio.run(_run(settings))
+    except* (StorageError, BadKeyFile, ConfigError) as group:
+        for exc in group.exceptions:
+            err.print(f"[red]停止 · stopped:[/] {exc}", highlight=False)
+        raise typer.Exit(1) from None
+
+
+async def _run(settings: AgentConfig) -> None:
+    """Until SIGTERM or Ctrl-C; then everything ends in order."""
+    agent = await Agent.open(settings)
+    working = asyncio.create_task(agent.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, working.cancel)
+    try:
+        token = await bootstrap_token(agent.database, now=utc_now())
+        if token is not None:
+            out.print(f"一次性口令 · one-time token: [b]{token}[/]", highlight=False)
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+    finally:
+        await agent.close()
+
+
+@app.command()
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    probe: Annotated[bool, typer.Option(help="逐台连接 · connect to each device")] = True,
+    as_json: Json = False,
+) -> None:
+    """检查配置并探测每台设备 · validate a configuration and probe each device"""
+    settings = read_config(config)
+    results = asyncio.run(_probe(settings)) if probe else []
+    if as_json:
+        print_json([{"device": name, "ok": ok, "found": words} for name, ok, words in results])
+    else:
+        out.print(f"[green]●[/] {config}: 配置有效 · the configuration is valid", highlight=False)
+        for name, ok, words in results:
+            out.print(f"{'[green]●[/]' if ok else '[red]○[/]'} {name}: {words}", highlight=False)
+    if not all(ok for _, ok, _ in results):
+        raise typer.Exit(1)
+
+
+async def _probe(settings: AgentConfig) -> list[tuple[str, bool, str]]:
+    """(device, reachable, in plain words). Devices that call us cannot be probed."""
+
+    async def one(device: Device) -> tuple[str, bool, str]:
+        if device.kind == "adms":
+            return device.name, True, "会来连接我们 · this one calls us"
+        try:
+            driver = catalog.make(device.for_driver(settings.site.timezone))
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    found = await driver.probe()
+            finally:
+                await driver.close()
+        except (DeviceError, ValueError, TimeoutError) as exc:
+            return device.name, False, str(exc) or f"no answer within {PROBE_TIMEOUT_S:g} s"
+        return device.name, True, f"{found.vendor} {found.model} · {found.serial} · {found.firmware}"
+
+    return list(await asyncio.gather(*(one(device) for device in settings.site.devices)))
 
 
 def main() -> None:

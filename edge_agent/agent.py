@@ -13,12 +13,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from device_drivers import catalog
+from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
+from edge_agent.api.certificate import ServerCertificate, describe, tls_context
 from edge_agent.api.context import Gateway, Governance
+from edge_agent.api.server import serve
 from edge_agent.attendance import Attendance, Source
 from edge_agent.audit import Anchor, AuditLog, Entry
-from edge_agent.config import AgentConfig, Device, SiteConfig
+from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.outbox import Event, Outbox
@@ -44,6 +47,10 @@ class Agent:
         self.database = database
         self.keys = keys
         self.started_at = clock()
+        self.ready = asyncio.Event()  # the API answers
+        self.address = ""
+        self.certificate: ServerCertificate | None = None
+        self.adms_port = 0
         self.audit = AuditLog(keys.derive("audit"))
         self.configuration = Configuration(database, key=keys.derive("configuration"))
         self.roster = Roster(keys.derive("cards"))
@@ -108,6 +115,9 @@ class Agent:
             group.create_task(self.fleet.run(), name="fleet")
             group.create_task(self._follow(), name="configuration")
             group.create_task(self._keep_house(), name="housekeeping")
+            group.create_task(self._serve_api(), name="api")
+            if self.config.adms.listen is not None:
+                group.create_task(self._serve_adms(self.config.adms), name="adms")
 
     async def close(self) -> None:
         """After `run` has ended: the last row, then the file."""
@@ -126,6 +136,24 @@ class Agent:
             await self.upstreams.follow(site.upstreams, allowed_hosts=site.privacy.allowed_hosts)
             await self.fleet.follow(device.for_driver(site.timezone) for device in site.devices if device.enabled)
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))
+
+    async def _serve_api(self) -> None:
+        async with serve(self.gateway(), self.config.api) as (address, certificate):
+            self.address, self.certificate = address, certificate
+            log.info("api_listening address=%s sha256=%s", address, certificate.fingerprint)
+            self.ready.set()
+            await asyncio.Event().wait()
+
+    async def _serve_adms(self, settings: Adms) -> None:
+        """The port that push terminals call; apart from the API, because what comes in there is hostile."""
+        host, port = listen_address(settings.listen or "")
+        tls = None
+        if settings.certificate is not None and settings.private_key is not None:
+            tls = tls_context(describe(settings.certificate, settings.private_key))
+        async with listen(self.adms, host=host, port=port, tls=tls) as server:
+            self.adms_port = server.sockets[0].getsockname()[1]
+            log.info("adms_listening port=%d tls=%s", self.adms_port, tls is not None)
+            await asyncio.Event().wait()
 
     async def _keep_house(self) -> None:
         """Retention, and the audit chain's end anchored outside the database."""

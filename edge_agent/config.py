@@ -47,8 +47,16 @@ def _known_zone(name: str) -> str:
     return name
 
 
+def listen_address(address: str) -> tuple[str, int]:
+    """(host, port) to listen on; port 0 lets the system choose. Raises ValueError."""
+    host, _, port = address.rpartition(":")
+    if port == "0" and host:
+        return host.strip("[]"), 0
+    return split_address(address, 8443)
+
+
 def _listen_address(address: str) -> str:
-    split_address(address, 0)
+    listen_address(address)
     return address
 
 

@@ -31,7 +31,7 @@ from device_drivers.adms.listener import listen
 from device_drivers.simulated.zkteco import SimulatedZkTerminal
 from device_drivers.simulated.zkteco_memory import Memory
 from edge_agent.agent import Agent
-from edge_agent.api.server import bootstrap_token, serve
+from edge_agent.api.server import bootstrap_token
 from edge_agent.config import AgentConfig, parse
 from edge_agent.database import utc_now
 from edge_agent.delivery.collector import Collector
@@ -181,9 +181,7 @@ class Figures:
 
     agent: Agent
     site: DemoSite
-    address: str = ""
     token: str | None = None
-    fingerprint: str = ""
     began: float = field(default_factory=time.monotonic)
     samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=10))
     delivered: int = 0
@@ -212,8 +210,8 @@ class Figures:
         """Where to look, and how to get in."""
         token = self.token or "用已有账号登录 sign in with your account"
         return (
-            f"控制台 console: {self.address}\n一次性口令 one-time token: {token}\n"
-            f"证书指纹 certificate SHA-256: {self.fingerprint}"
+            f"控制台 console: {self.agent.address}\n一次性口令 one-time token: {token}\n"
+            f"证书指纹 certificate SHA-256: {self.agent.certificate.fingerprint if self.agent.certificate else ''}"
         )
 
     def line(self) -> str:
@@ -288,15 +286,13 @@ async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool
         agent = await Agent.open(config)
         await _put_configuration(agent, config)
         await _enter_people(agent)
-        gateway = agent.gateway()
         working = asyncio.create_task(agent.run())
         acting = [asyncio.create_task(site.people_punch()), asyncio.create_task(site.things_break())]
         figures = Figures(agent, site)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                figures.address, certificate = await stack.enter_async_context(serve(gateway, config.api))
-                figures.token = await bootstrap_token(gateway)
-                figures.fingerprint = certificate.fingerprint
+                await _ready(agent, working)
+                figures.token = await bootstrap_token(agent.database, now=utc_now())
                 if plain:
                     print(figures.welcome(), flush=True)  # noqa: T201 - this is the output asked for
                 show = await _screen(stack, figures, plain=plain)
@@ -311,6 +307,15 @@ async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool
                 await working
             await agent.close()
     return _verdict(figures, lost)
+
+
+async def _ready(agent: Agent, working: asyncio.Task[None]) -> None:
+    """Wait until the console answers, or the agent's fault comes out."""
+    waiting = asyncio.create_task(agent.ready.wait())
+    await asyncio.wait({waiting, working}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        await working
 
 
 async def _put_configuration(agent: Agent, config: AgentConfig) -> None:

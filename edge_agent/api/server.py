@@ -9,7 +9,6 @@ from datetime import datetime
 from fastapi import FastAPI
 
 from device_drivers.adms.listener import listen
-from device_drivers.links import split_address
 from edge_agent.api import (
     access_tokens,
     audit,
@@ -26,10 +25,11 @@ from edge_agent.api.access import AccessControl
 from edge_agent.api.app import create_app
 from edge_agent.api.certificate import ServerCertificate
 from edge_agent.api.context import Gateway
-from edge_agent.config import Api
+from edge_agent.config import Api, listen_address
 from edge_agent.console import views
 from edge_agent.console.page import Counts, Pages
 from edge_agent.console.routes import ConsoleRoutes
+from edge_agent.database import Database
 
 ROUTERS = (session, tokens, configuration, audit, events, upstreams, devices, people)
 MAX_CONNECTIONS = 400
@@ -70,7 +70,7 @@ def own_certificate(gateway: Gateway, settings: Api, *, now: datetime) -> Server
 async def serve(gateway: Gateway, settings: Api) -> AsyncIterator[tuple[str, ServerCertificate]]:
     """Reachable inside the block. Yields the address and the certificate to compare with."""
     server_certificate = own_certificate(gateway, settings, now=gateway.governance.now())
-    host, port = split_address(settings.listen, 0)
+    host, port = listen_address(settings.listen)
     async with listen(
         application(gateway),
         host=host,
@@ -83,7 +83,6 @@ async def serve(gateway: Gateway, settings: Api) -> AsyncIterator[tuple[str, Ser
         yield f"https://{shown}:{bound}/", server_certificate
 
 
-async def bootstrap_token(gateway: Gateway) -> str | None:
+async def bootstrap_token(database: Database, *, now: datetime) -> str | None:
     """A fresh one-time token while nobody has an account yet."""
-    now = gateway.governance.now()
-    return await gateway.governance.database.write(lambda c: access_tokens.bootstrap(c, now=now))
+    return await database.write(lambda c: access_tokens.bootstrap(c, now=now))

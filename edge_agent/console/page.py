@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -155,6 +156,7 @@ class Pages:
             (lamp for tone in ("bad", "warn", "seal") for lamp in lamps if lamp.tone == tone), Lamp("", "", "/")
         )
         version = self.governance.configuration.version
+        zone = ZoneInfo(self.governance.configuration.site.timezone)
 
         def entry(item: Item) -> dict[str, Any]:
             count, tone = beside.get(item.key, (0, ""))
@@ -181,7 +183,7 @@ class Pages:
             site=self.governance.configuration.site.site,
             lamps=lamps,
             worst=worst,
-            clock=self.governance.now().astimezone().strftime("%H:%M:%S"),
+            clock=self.governance.now().astimezone(zone).strftime("%H:%M:%S"),
             who=caller.name if caller else "",
             csrf=caller.csrf if caller else "",
             may=caller.may if caller else lambda scope: False,

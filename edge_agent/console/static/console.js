@@ -147,7 +147,7 @@ function live(list, max = +list.dataset.live || 10) {
   const flush = () => {
     raf = 0; if (q.length > max) q = q.slice(-max);
     for (const ev of q) {
-      const row = list.querySelectorAll(".lr").length >= max ? list.lastElementChild : tpl.content.firstElementChild.cloneNode(true);
+      const rows = $$(".lr", list), row = rows.length >= max ? rows.at(-1) : tpl.content.firstElementChild.cloneNode(true);
       for (const n of $$("[data-f]", row)) { const v = ev[n.dataset.f] ?? ""; if (n.textContent !== v) n.textContent = v; }
       $(".pill", row).className = "pill " + ev.tone; row.classList.remove("new"); list.prepend(row); if (q.length < 4) { void row.offsetWidth; row.classList.add("new"); }
     }
