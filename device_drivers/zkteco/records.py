@@ -22,7 +22,8 @@ from device_drivers.zkteco.device_clock import read_six, unpack_time
 
 MAX_STRIDE = 256
 SAMPLE_RECORDS = 64
-BELIEVABLE = 0.5  # a power loss spoils some dates, never most of them
+BELIEVABLE = 0.5  # share of records that look like attendance: a power loss spoils some dates, never most of them
+CONVINCING = 0.9  # with this share the count is believed without trying other sizes
 YEARS = range(2005, 2060)
 
 _R8 = struct.Struct("<HBIB")
@@ -147,7 +148,7 @@ def measure_layout(sample: bytes, *, table_bytes: int, count: int) -> RecordLayo
         if stride == 8:
             layouts.append(RecordLayout(8, packed_status=True))
         scored += [(_share_plausible(layout, sample), layout) for layout in layouts]
-        if scored and stride == told and max(score for score, _ in scored) >= BELIEVABLE:
+        if stride == told and max(score for score, _ in scored) >= CONVINCING:
             break
     best = max(scored, key=lambda pair: pair[0], default=(0.0, None))
     if best[1] is not None and best[0] >= BELIEVABLE:
