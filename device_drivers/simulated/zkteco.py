@@ -15,6 +15,7 @@
     terminal.corrupt_next(n)   terminal.truncate_next_chunk()   terminal.hang_next_chunk()
     terminal.drift_clock(timedelta)   terminal.fill_memory()
     terminal.on_acknowledged = callback(seconds)                   time from a live event to its acknowledgement
+    terminal.on_request = callback(command)                        each request, before it is answered
 
 It keeps one session at a time, as terminals do: a second TCP client is turned away. It shares numbers
 with the driver, never parsers.
@@ -27,119 +28,19 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self, cast
+from typing import Self
 from zoneinfo import ZoneInfo
 
 from device_drivers.simulated.zkteco_memory import Memory
-from device_drivers.simulated.zkteco_wire import (
-    HEAD,
-    MAX_REQUEST,
-    is_sound,
-    masked_key,
-    pack_clock,
-    packet,
-    unpack_clock,
-    with_top,
-)
-from device_drivers.zkteco.codes import DATAGRAM_DATA, TCP_MAGIC, Command, EventFlag, Table
+from device_drivers.simulated.zkteco_peers import Peer, TcpPeer, UdpDoor, UdpPeer
+from device_drivers.simulated.zkteco_transfer import Quirks, TransferBuffer
+from device_drivers.simulated.zkteco_wire import HEAD, is_sound, masked_key, pack_clock, packet, unpack_clock
+from device_drivers.zkteco.codes import CHUNK_TCP, DATAGRAM_DATA, Command, EventFlag
 
-SMALL_TABLE = 1024  # terminals send a table up to about this size in one piece
+__all__ = ["Memory", "Quirks", "SimulatedZkTerminal"]
+
 MAX_UNACKNOWLEDGED = 10_000
-
-
-@dataclass(slots=True)
-class Quirks:
-    """How firmware in the field departs from the documents."""
-
-    buffered_reads: bool = True  # False: DATA_WRRQ is refused (pyzk #172)
-    told_records: int | None = None  # what GET_FREE_SIZES says instead of the truth (pyzk #76, #170, #215)
-    told_users: int | None = None
-    one_dword_sizes: bool = False  # GET_FREE_SIZES answers a single zero
-    live_events: bool = True  # False: REG_EVENT is refused
-    frame_gap_s: float = 0.0  # pause between frames of one answer; some clients need one frame a read
-
-
-class _Peer(Protocol):
-    """Where answers go: one TCP connection, or one UDP address."""
-
-    session: int
-    authorised: bool
-
-    def send(self, body: bytes) -> None: ...
-
-
-class _TcpPeer(asyncio.Protocol):
-    def __init__(self, terminal: SimulatedZkTerminal) -> None:
-        self.session = 0
-        self.authorised = False
-        self._terminal = terminal
-        self._buffer = bytearray()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._terminal.tcp_peers.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._terminal.tcp_peers.discard(self)
-        self._terminal.forget(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= 8:
-            length = int.from_bytes(self._buffer[4:8], "little")
-            if self._buffer[:4] != TCP_MAGIC or length > MAX_REQUEST:
-                self.abort()
-                return
-            if len(self._buffer) < 8 + length:
-                return
-            body = bytes(self._buffer[8 : 8 + length])
-            del self._buffer[: 8 + length]
-            self._terminal.receive(self, body)
-
-    def send(self, body: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(with_top(body))
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-
-class _UdpPeer:
-    def __init__(self, transport: asyncio.DatagramTransport, address: Any) -> None:
-        self.session = 0
-        self.authorised = False
-        self._transport = transport
-        self._address = address
-
-    def send(self, body: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.sendto(body, self._address)
-
-
-class _UdpDoor(asyncio.DatagramProtocol):
-    """Only the newest UDP client is served: there is no other way to notice that one has gone."""
-
-    def __init__(self, terminal: SimulatedZkTerminal) -> None:
-        self._terminal = terminal
-        self._transport: asyncio.DatagramTransport | None = None
-        self._peers: dict[Any, _UdpPeer] = {}
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        if self._transport is None:
-            return
-        if addr not in self._peers:
-            for peer in self._peers.values():
-                self._terminal.forget(peer)
-            self._peers = {addr: _UdpPeer(self._transport, addr)}
-        self._terminal.receive(self._peers[addr], data)
 
 
 class SimulatedZkTerminal:
@@ -189,22 +90,21 @@ class SimulatedZkTerminal:
         self.online = False
         self.powered = True
         self.on_acknowledged: Callable[[float], None] | None = None
-        self.tcp_peers: set[_TcpPeer] = set()
+        self.on_request: Callable[[int], None] | None = None
+        self.tcp_peers: set[TcpPeer] = set()
         self._clock = clock or (lambda: datetime.now(zone).replace(tzinfo=None))
         self._drift = timedelta()
         self._server: asyncio.Server | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._next_session = 0x1A2B
-        self._listeners: dict[_Peer, int] = {}
+        self._listeners: dict[Peer, int] = {}
         self._unacknowledged: deque[float] = deque(maxlen=MAX_UNACKNOWLEDGED)
-        self._prepared = b""  # the buffer of bulk reads
-        self._prepared_log = 0  # or so many bytes of the log, which only grows
-        self._incoming = bytearray()  # the buffer of bulk writes
+        self._buffer = TransferBuffer(self.memory, self.quirks)
         self._corrupt = 0
         self._truncate_chunk = False
         self._hang_chunk = False
         self._busy_until = 0.0
-        self._handlers: dict[int, Callable[[_Peer, int, bytes], None]] = {
+        self._handlers: dict[int, Callable[[Peer, int, bytes], None]] = {
             Command.CONNECT: self._connect,
             Command.AUTH: self._authorise,
             Command.EXIT: self._exit,
@@ -222,19 +122,19 @@ class SimulatedZkTerminal:
             Command.DATA_WRRQ: self._prepare,
             Command.DATA_RDY: self._chunk,
             Command.FREE_DATA: self._free,
-            Command.ATTLOG_RRQ: lambda p, n, _: self._whole(p, n, self._table(Command.ATTLOG_RRQ, 0)),
+            Command.ATTLOG_RRQ: lambda p, n, _: self._table(p, n, Command.ATTLOG_RRQ, 0),
             Command.USERTEMP_RRQ: self._users_or_template,
-            Command.DB_RRQ: lambda p, n, data: self._whole(p, n, self._table(Command.DB_RRQ, data[0] if data else 0)),
+            Command.DB_RRQ: lambda p, n, data: self._table(p, n, Command.DB_RRQ, data[0] if data else 0),
             Command.GET_USERTEMP: self._template,
             Command.USER_WRQ: lambda p, n, data: self._answer(p, n, ok=self.memory.put_user(data)),
             Command.DELETE_USER: lambda p, n, data: self._answer(p, n, ok=self.memory.delete_user(_u16(data))),
-            Command.DEL_FPTMP: self._delete_finger,
+            Command.DEL_FPTMP: self._delete_template,
             Command.DELETE_USERTEMP: self._delete_template,
-            Command.PREPARE_DATA: self._expect_data,
-            Command.DATA: self._take_data,
+            Command.PREPARE_DATA: lambda p, n, _: self._answer(p, n, ok=self._buffer.expect()),
+            Command.DATA: lambda p, n, data: self._answer(p, n, ok=self._buffer.take(data)),
             Command.CHECKSUM_BUFFER: lambda p, n, _: self._ok(p, n, bytes(4)),
-            Command.TMP_WRITE: self._write_template,
-            Command.SAVE_USERTEMPS: self._write_user_and_templates,
+            Command.TMP_WRITE: lambda p, n, data: self._answer(p, n, ok=self._buffer.write_template(data)),
+            Command.SAVE_USERTEMPS: lambda p, n, _: self._answer(p, n, ok=self._buffer.write_user_and_templates()),
             Command.CLEAR_ATTLOG: self._clear_log,
             Command.REFRESHDATA: lambda p, n, _: self._ok(p, n),
             Command.STARTVERIFY: lambda p, n, _: self._ok(p, n),
@@ -267,11 +167,11 @@ class SimulatedZkTerminal:
         """Listen; with port 0 the first free number that TCP and UDP can share."""
         loop = asyncio.get_running_loop()
         for attempt in range(20):
-            server = await loop.create_server(lambda: _TcpPeer(self), self.host, self.port)
+            server = await loop.create_server(lambda: TcpPeer(self), self.host, self.port)
             port = server.sockets[0].getsockname()[1]
             try:
                 self._udp, _ = await loop.create_datagram_endpoint(
-                    lambda: _UdpDoor(self), (self.host, port), family=socket.AF_INET
+                    lambda: UdpDoor(self), (self.host, port), family=socket.AF_INET
                 )
             except OSError:
                 server.close()
@@ -308,8 +208,7 @@ class SimulatedZkTerminal:
         """Power cycle: like the cable, and the firmware starts anew, enabled and with other session numbers."""
         self.go_offline()
         self.enabled = True
-        self._prepared, self._prepared_log = b"", 0
-        self._incoming.clear()
+        self._buffer.free()
         self._next_session += 0x101
         await self.start()
 
@@ -355,11 +254,11 @@ class SimulatedZkTerminal:
 
     # Requests.
 
-    def forget(self, peer: _Peer) -> None:
+    def forget(self, peer: Peer) -> None:
         if self._listeners.pop(peer, None) is not None:
             self._unacknowledged.clear()
 
-    def receive(self, peer: _Peer, body: bytes) -> None:
+    def receive(self, peer: Peer, body: bytes) -> None:
         """One packet from a client; an unsound one is dropped, as terminals do."""
         if not is_sound(body):
             self.unsound_requests += 1
@@ -373,6 +272,8 @@ class SimulatedZkTerminal:
             return
         self.requests.append(command)
         del self.requests[:-1000]
+        if self.on_request is not None:
+            self.on_request(command)
         if command not in (Command.CONNECT, Command.AUTH) and not (peer.authorised and session == peer.session):
             self._send(peer, Command.ACK_UNAUTH, session, reply_no)
             return
@@ -382,21 +283,21 @@ class SimulatedZkTerminal:
         else:
             handler(peer, reply_no, body[HEAD.size :])
 
-    def _send(self, peer: _Peer, command: int, session: int, reply_no: int, payload: bytes = b"") -> None:
+    def _send(self, peer: Peer, command: int, session: int, reply_no: int, payload: bytes = b"") -> None:
         body = packet(command, session, reply_no, payload)
         if self._corrupt:
             self._corrupt -= 1
             body = bytes((*body[:2], body[2] ^ 0x10, *body[3:]))
         peer.send(body)
 
-    def _ok(self, peer: _Peer, reply_no: int, payload: bytes = b"") -> None:
+    def _ok(self, peer: Peer, reply_no: int, payload: bytes = b"") -> None:
         self._send(peer, Command.ACK_OK, peer.session, reply_no, payload)
 
-    def _answer(self, peer: _Peer, reply_no: int, *, ok: bool) -> None:
+    def _answer(self, peer: Peer, reply_no: int, *, ok: bool) -> None:
         self._send(peer, Command.ACK_OK if ok else Command.ACK_ERROR, peer.session, reply_no)
 
-    def _connect(self, peer: _Peer, reply_no: int, _: bytes) -> None:
-        if isinstance(peer, _TcpPeer) and any(other.session for other in self.tcp_peers if other is not peer):
+    def _connect(self, peer: Peer, reply_no: int, _: bytes) -> None:
+        if isinstance(peer, TcpPeer) and any(other.session for other in self.tcp_peers if other is not peer):
             self.refused_clients += 1
             peer.abort()
             return
@@ -406,24 +307,24 @@ class SimulatedZkTerminal:
         code = Command.ACK_OK if peer.authorised else Command.ACK_UNAUTH
         self._send(peer, code, peer.session, reply_no)
 
-    def _authorise(self, peer: _Peer, reply_no: int, data: bytes) -> None:
+    def _authorise(self, peer: Peer, reply_no: int, data: bytes) -> None:
         peer.authorised = len(data) == 4 and data == masked_key(self.comm_key, peer.session, data[2])
         code = Command.ACK_OK if peer.authorised else Command.ACK_UNAUTH
         self._send(peer, code, peer.session, reply_no)
 
-    def _exit(self, peer: _Peer, reply_no: int, _: bytes) -> None:
+    def _exit(self, peer: Peer, reply_no: int, _: bytes) -> None:
         self._ok(peer, reply_no)
         peer.session, peer.authorised = 0, False
         self.forget(peer)
 
-    def _option(self, peer: _Peer, reply_no: int, data: bytes) -> None:
+    def _option(self, peer: Peer, reply_no: int, data: bytes) -> None:
         name = data.split(b"\0", 1)[0].decode("ascii", "replace")
         if name in self.options:
             self._ok(peer, reply_no, f"{name}={self.options[name]}\0".encode())
         else:
             self._answer(peer, reply_no, ok=False)
 
-    def _set_option(self, peer: _Peer, reply_no: int, data: bytes) -> None:
+    def _set_option(self, peer: Peer, reply_no: int, data: bytes) -> None:
         name, _, value = data.split(b"\0", 1)[0].decode("ascii", "replace").partition("=")
         self.options[name] = value
         self._ok(peer, reply_no)
@@ -433,11 +334,11 @@ class SimulatedZkTerminal:
             return bytes(4)
         return self.memory.sizes(records=self.quirks.told_records, users=self.quirks.told_users)
 
-    def _set_time(self, peer: _Peer, reply_no: int, data: bytes) -> None:
+    def _set_time(self, peer: Peer, reply_no: int, data: bytes) -> None:
         self._drift = unpack_clock(int.from_bytes(data[:4], "little")) - self._clock()
         self._ok(peer, reply_no)
 
-    def _register(self, peer: _Peer, reply_no: int, data: bytes) -> None:
+    def _register(self, peer: Peer, reply_no: int, data: bytes) -> None:
         if not self.quirks.live_events:
             self._answer(peer, reply_no, ok=False)
             return
@@ -447,81 +348,85 @@ class SimulatedZkTerminal:
             self._listeners[peer] = mask
         self._ok(peer, reply_no)
 
-    def _enable(self, peer: _Peer, reply_no: int, *, on: bool) -> None:
+    def _enable(self, peer: Peer, reply_no: int, *, on: bool) -> None:
         self.enabled = on
         self._ok(peer, reply_no)
 
-    def _unlock(self, peer: _Peer, reply_no: int, data: bytes) -> None:
+    def _unlock(self, peer: Peer, reply_no: int, data: bytes) -> None:
         self.doors_opened.append(int.from_bytes(data[:4], "little") / 10)
         self._ok(peer, reply_no)
 
-    def _restart(self, peer: _Peer, reply_no: int, _: bytes) -> None:
+    def _restart(self, peer: Peer, reply_no: int, _: bytes) -> None:
         self._ok(peer, reply_no)
         for other in list(self.tcp_peers):
             asyncio.get_running_loop().call_soon(other.abort)
         self._listeners.clear()
 
-    def _clear_log(self, peer: _Peer, reply_no: int, _: bytes) -> None:
+    def _clear_log(self, peer: Peer, reply_no: int, _: bytes) -> None:
         self.memory.log.clear()
-        self._prepared_log = 0
+        self._buffer.free()
         self._ok(peer, reply_no)
 
-    # Bulk reads.
+    # Tables and templates.
 
-    def _table(self, command: int, table: int) -> bytes:
-        if command == Command.ATTLOG_RRQ:
-            body = bytes(self.memory.log)
-        elif command == Command.USERTEMP_RRQ and table == Table.USER:
-            body = self.memory.user_table()
-        elif command == Command.DB_RRQ and table == Table.FINGERTMP:
-            body = self.memory.template_table()
-        else:
-            body = b""
-        return len(body).to_bytes(4, "little") + body
-
-    def _prepare(self, peer: _Peer, reply_no: int, data: bytes) -> None:
-        if not self.quirks.buffered_reads or len(data) != 11:
+    def _prepare(self, peer: Peer, reply_no: int, data: bytes) -> None:
+        prepared = self._buffer.prepare(data)
+        if prepared is None:
             self._answer(peer, reply_no, ok=False)
-            return
-        _, command, table, _ = struct.unpack("<BHII", data)
-        if command == Command.ATTLOG_RRQ and len(self.memory.log) > SMALL_TABLE:
-            self._prepared, self._prepared_log = b"", len(self.memory.log)
-            size = 4 + self._prepared_log
+        elif isinstance(prepared, bytes):
+            self._send(peer, Command.DATA, peer.session, reply_no, prepared)
         else:
-            self._prepared, self._prepared_log = self._table(command, table), 0
-            size = len(self._prepared)
-        if size <= SMALL_TABLE:
-            self._send(peer, Command.DATA, peer.session, reply_no, self._prepared)
-        else:
-            self._ok(peer, reply_no, struct.pack("<BIII", 0, size, size, 0))
+            self._ok(peer, reply_no, struct.pack("<BIII", 0, prepared, prepared, 0))
 
-    def _chunk(self, peer: _Peer, reply_no: int, data: bytes) -> None:
+    def _chunk(self, peer: Peer, reply_no: int, data: bytes) -> None:
         start, size = struct.unpack("<II", data[:8])
-        if self._prepared_log:
-            prefix = self._prepared_log.to_bytes(4, "little")
-            end = min(start + size, 4 + self._prepared_log)
-            chunk = prefix[start:end] + bytes(self.memory.log[max(0, start - 4) : max(0, end - 4)])
-        else:
-            chunk = self._prepared[start : start + size]
+        chunk = self._buffer.chunk(start, size)
         if self._truncate_chunk:
             self._truncate_chunk = False
             chunk = chunk[: len(chunk) // 2]
-        frames = self._data_frames(peer, chunk, announced=size)
+        frames = _data_frames(peer, chunk, announced=size)
         if self._hang_chunk:
             self._hang_chunk = False
             frames = frames[:1]
         self._send_all(peer, reply_no, frames)
 
-    def _whole(self, peer: _Peer, reply_no: int, table: bytes) -> None:
-        self._send_all(peer, reply_no, self._data_frames(peer, table, announced=len(table)))
+    def _free(self, peer: Peer, reply_no: int, _: bytes) -> None:
+        self._buffer.free()
+        self._ok(peer, reply_no)
 
-    def _data_frames(self, peer: _Peer, data: bytes, *, announced: int) -> list[tuple[int, bytes]]:
-        step = DATAGRAM_DATA if isinstance(peer, _UdpPeer) else 0xFFC0
-        parts = [(int(Command.DATA), data[i : i + step]) for i in range(0, len(data), step)]
-        announcement = struct.pack("<II", announced, 0x100000)
-        return [(Command.PREPARE_DATA, announcement), *parts, (Command.ACK_OK, b"")]
+    def _table(self, peer: Peer, reply_no: int, command: int, table: int) -> None:
+        body = self._buffer.table(command, table)
+        if body is None:
+            self._answer(peer, reply_no, ok=False)
+        else:
+            self._whole(peer, reply_no, body)
 
-    def _send_all(self, peer: _Peer, reply_no: int, frames: list[tuple[int, bytes]]) -> None:
+    def _users_or_template(self, peer: Peer, reply_no: int, data: bytes) -> None:
+        if len(data) >= 3:
+            self._template(peer, reply_no, data)
+        else:
+            self._table(peer, reply_no, Command.USERTEMP_RRQ, data[0] if data else 0)
+
+    def _template(self, peer: Peer, reply_no: int, data: bytes) -> None:
+        found = self.memory.templates.get((_u16(data), data[2])) if len(data) >= 3 else None
+        if found is None:
+            self._answer(peer, reply_no, ok=False)
+        else:
+            flag, payload = found
+            self._whole(peer, reply_no, payload + bytes(6) + bytes((flag,)))
+
+    def _delete_template(self, peer: Peer, reply_no: int, data: bytes) -> None:
+        """By internal number, or by user id."""
+        if len(data) >= 25:
+            key = self.memory.uids.get(data[:24].split(b"\0", 1)[0].decode("ascii", "replace"), 0), data[24]
+        else:
+            key = _u16(data), data[2]
+        self._answer(peer, reply_no, ok=self.memory.templates.pop(key, None) is not None)
+
+    def _whole(self, peer: Peer, reply_no: int, table: bytes) -> None:
+        self._send_all(peer, reply_no, _data_frames(peer, table, announced=len(table)))
+
+    def _send_all(self, peer: Peer, reply_no: int, frames: list[tuple[int, bytes]]) -> None:
         gap = self.quirks.frame_gap_s
         if not gap:
             for command, payload in frames:
@@ -534,59 +439,12 @@ class SimulatedZkTerminal:
             at += gap
         self._busy_until = at
 
-    def _free(self, peer: _Peer, reply_no: int, _: bytes) -> None:
-        self._prepared, self._prepared_log = b"", 0
-        self._ok(peer, reply_no)
 
-    # Templates.
-
-    def _users_or_template(self, peer: _Peer, reply_no: int, data: bytes) -> None:
-        if len(data) >= 3:
-            self._template(peer, reply_no, data)
-        else:
-            self._whole(peer, reply_no, self._table(Command.USERTEMP_RRQ, data[0] if data else 0))
-
-    def _template(self, peer: _Peer, reply_no: int, data: bytes) -> None:
-        found = self.memory.templates.get((_u16(data), data[2])) if len(data) >= 3 else None
-        if found is None:
-            self._answer(peer, reply_no, ok=False)
-        else:
-            flag, payload = found
-            self._whole(peer, reply_no, payload + bytes(6) + bytes((flag,)))
-
-    def _delete_finger(self, peer: _Peer, reply_no: int, data: bytes) -> None:
-        uid = self.memory.uids.get(data[:24].split(b"\0", 1)[0].decode("ascii", "replace"), 0)
-        self._answer(peer, reply_no, ok=self.memory.templates.pop((uid, data[24]), None) is not None)
-
-    def _delete_template(self, peer: _Peer, reply_no: int, data: bytes) -> None:
-        self._answer(peer, reply_no, ok=self.memory.templates.pop((_u16(data), data[2]), None) is not None)
-
-    def _expect_data(self, peer: _Peer, reply_no: int, _: bytes) -> None:
-        self._incoming.clear()
-        self._ok(peer, reply_no)
-
-    def _take_data(self, peer: _Peer, reply_no: int, data: bytes) -> None:
-        self._incoming += data
-        self._answer(peer, reply_no, ok=len(self._incoming) <= MAX_REQUEST)
-
-    def _write_template(self, peer: _Peer, reply_no: int, data: bytes) -> None:
-        uid, finger, flag, size = struct.unpack("<HBBH", data[:6])
-        ok = uid in self.memory.users and size == len(self._incoming)
-        if ok:
-            self.memory.templates[uid, finger] = (flag, bytes(self._incoming))
-        self._answer(peer, reply_no, ok=ok)
-
-    def _write_user_and_templates(self, peer: _Peer, reply_no: int, _: bytes) -> None:
-        """One buffer: three lengths, a user entry after a 2, a table of fingers, their templates after a length."""
-        user_len, table_len, _ = struct.unpack_from("<III", self._incoming)
-        ok = self.memory.put_user(bytes(self._incoming[13 : 12 + user_len]))
-        table = self._incoming[12 + user_len : 12 + user_len + table_len]
-        bodies = self._incoming[12 + user_len + table_len :]
-        for _, uid, finger, start in struct.iter_unpack("<BHBI", table):
-            size = _u16(bodies[start : start + 2])
-            self.memory.templates[uid, finger - 0x10] = (1, bytes(bodies[start + 2 : start + 2 + size]))
-        self._answer(peer, reply_no, ok=ok)
+def _data_frames(peer: Peer, data: bytes, *, announced: int) -> list[tuple[int, bytes]]:
+    step = DATAGRAM_DATA if isinstance(peer, UdpPeer) else CHUNK_TCP
+    parts = [(int(Command.DATA), data[i : i + step]) for i in range(0, len(data), step)]
+    return [(Command.PREPARE_DATA, struct.pack("<II", announced, 0x100000)), *parts, (Command.ACK_OK, b"")]
 
 
-def _u16(data: bytes | bytearray) -> int:
+def _u16(data: bytes) -> int:
     return int.from_bytes(data[:2], "little")
