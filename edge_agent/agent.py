@@ -8,29 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from device_drivers import catalog
 from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
+from edge_agent import audit
 from edge_agent.api.certificate import ServerCertificate, describe, tls_context
 from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.server import serve
 from edge_agent.attendance import Attendance, Source
-from edge_agent.audit import Anchor, AuditLog, Entry
+from edge_agent.biometrics import Biometrics
+from edge_agent.conclusion import Conclusion
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
 from edge_agent.configuration import Configuration
+from edge_agent.credentials import Credentials
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.outbox import Event, Outbox
 from edge_agent.delivery.upstreams import Upstreams
+from edge_agent.doors import Doors
+from edge_agent.entry import Entry
+from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.identity_keys import IdentityKeys
+from edge_agent.policy.retention import Periods
+from edge_agent.policy.rules import Rules
+from edge_agent.presence import Presence
 from edge_agent.roster import Roster
+from edge_agent.sensing import Sensing
 
 HOUSEKEEPING_S = 600.0
+KEEP_PEOPLE = frozenset({"zkteco", "adms", "isapi", "c3", "uhppote"})  # kinds with people in their own memory
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +52,13 @@ class Agent:
     """One gateway. `open` makes it; `run` works until cancelled; `close` ends it in order."""
 
     def __init__(
-        self, config: AgentConfig, database: Database, keys: IdentityKeys, *, clock: Callable[[], datetime]
+        self,
+        config: AgentConfig,
+        database: Database,
+        keys: IdentityKeys,
+        presence: Presence,
+        *,
+        clock: Callable[[], datetime],
     ) -> None:
         gateway = config.gateway
         self.config = config
@@ -47,17 +66,73 @@ class Agent:
         self.database = database
         self.keys = keys
         self.started_at = clock()
+        self._rules: Rules | None = None
         self.ready = asyncio.Event()  # the API answers
         self.address = ""
         self.certificate: ServerCertificate | None = None
         self.adms_port = 0
-        self.audit = AuditLog(keys.derive("audit"))
+        self.audit = audit.AuditLog(keys.derive("audit"))
         self.configuration = Configuration(database, key=keys.derive("configuration"))
         self.roster = Roster(keys.derive("cards"))
         self.outbox = Outbox(database, clock=clock)
         self.attendance = Attendance(database, self.roster, clock=clock)
         self.adms = AdmsServer(clock=clock)
-        self.fleet = Fleet(database, self.attendance, make_driver=self._driver, clock=clock)
+        self.fleet = Fleet(
+            database,
+            self.attendance,
+            make_driver=self._driver,
+            asking=lambda device, events: self.entry.take(device, events),
+            watched=lambda device, record: self.doors.recorder(device, record),
+            clock=clock,
+        )
+        self.biometrics = Biometrics.open(
+            config.keys, gateway.data_dir, tenant=gateway.tenant, site=lambda: self.site, now=clock
+        )
+        self.credentials = Credentials(database, self.roster)
+        self.doors = Doors(database, presence, rules=lambda: self.rules, driver=self.fleet.driver, now=clock)
+        self.sensing = Sensing(
+            database=database,
+            audit=self.audit,
+            identification=self.biometrics.identification,
+            terms=self.biometrics.terms,
+            sensor_on=self.biometrics.sensor_on,
+            driver=self.fleet.driver,
+            now=clock,
+            monotonic=time.monotonic,
+        )
+        self.conclusion = Conclusion(
+            database=database,
+            doors=self.doors,
+            sensing=self.sensing,
+            audit=self.audit,
+            rules=lambda: self.rules,
+            source=self._source,
+            driver=self.fleet.driver,
+            now=clock,
+        )
+        self.entry = Entry(
+            conclusion=self.conclusion,
+            credentials=self.credentials,
+            sensing=self.sensing,
+            presence=presence,
+            rules=lambda: self.rules,
+            now=clock,
+            monotonic=time.monotonic,
+        )
+        self.erasure = Erasure(
+            database=database,
+            store=self.biometrics.store,
+            galleries=self.biometrics.galleries,
+            presence=presence,
+            roster=self.roster,
+            audit=self.audit,
+            terminal=self.fleet.driver_of_serial,
+            device=self.fleet.driver,
+            terminals=lambda: [d.name for d in self.site.devices if d.kind in KEEP_PEOPLE],
+            backup=self.refresh_backup,
+            delivered=self._all_delivered,
+            now=clock,
+        )
         self.upstreams = Upstreams(
             database,
             self.outbox,
@@ -76,9 +151,12 @@ class Agent:
         database = await asyncio.to_thread(
             Database.open, folder / "agent.db", clock=clock, ballast_bytes=config.gateway.ballast_mb * 1024 * 1024
         )
-        agent = cls(config, database, IdentityKeys.load(folder / "identity.key"), clock=clock)
+        presence = await database.read(Presence.load)
+        agent = cls(config, database, IdentityKeys.load(folder / "identity.key"), presence, clock=clock)
         await agent.configuration.load(config.site, now=clock())
-        await database.write(lambda c: agent.audit.append(c, Entry(actor="agent", action="agent.start"), now=clock()))
+        await database.write(
+            lambda c: agent.audit.append(c, audit.Entry(actor="agent", action="agent.start"), now=clock())
+        )
         return agent
 
     def gateway(self) -> Gateway:
@@ -108,12 +186,21 @@ class Agent:
     def site(self) -> SiteConfig:
         return self.configuration.site
 
+    @property
+    def rules(self) -> Rules:
+        """The access rules in force, bound to the site's clock."""
+        if self._rules is None:
+            self._rules = Rules(self.site.access, zone=ZoneInfo(self.site.timezone))
+        return self._rules
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.upstreams.run(), name="upstreams")
             group.create_task(self.fleet.run(), name="fleet")
             group.create_task(self._follow(), name="configuration")
+            group.create_task(self.entry.run(), name="entry")
+            group.create_task(self.erasure.run(periods=self._periods, wait=asyncio.sleep), name="erasure")
             group.create_task(self._keep_house(), name="housekeeping")
             group.create_task(self._serve_api(), name="api")
             if self.config.adms.listen is not None:
@@ -122,8 +209,10 @@ class Agent:
     async def close(self) -> None:
         """After `run` has ended: the last row, then the file."""
         await self.database.write(
-            lambda c: self.audit.append(c, Entry(actor="agent", action="agent.stop"), now=self.clock())
+            lambda c: self.audit.append(c, audit.Entry(actor="agent", action="agent.stop"), now=self.clock())
         )
+        await self.doors.close()
+        await asyncio.to_thread(self.biometrics.close)
         await asyncio.to_thread(self.database.close)
 
     async def _follow(self) -> None:
@@ -132,9 +221,11 @@ class Agent:
         while True:
             version = await self.configuration.changed_since(number)
             number, site = version.number, version.site
+            self._rules = None
             self.attendance.configure(source_of(device, site) for device in site.devices)
             await self.upstreams.follow(site.upstreams, allowed_hosts=site.privacy.allowed_hosts)
             await self.fleet.follow(device.for_driver(site.timezone) for device in site.devices if device.enabled)
+            await self.biometrics.follow()
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))
 
     async def _serve_api(self) -> None:
@@ -165,7 +256,32 @@ class Agent:
             await self.anchor_audit()
             await asyncio.sleep(HOUSEKEEPING_S)
 
-    async def anchor_audit(self) -> Anchor | None:
+    async def refresh_backup(self) -> None:
+        """After an erasure: earlier archives do not open any more, so the standing one is written anew."""
+        target = self.config.gateway.data_dir / "backup" / "gateway.backup"
+        if target.exists() and not self.biometrics.sealed:
+            await asyncio.to_thread(
+                self.biometrics.store.backup, target, others={"agent.db": self.config.gateway.data_dir / "agent.db"}
+            )
+
+    async def _all_delivered(self) -> bool:
+        return await self.outbox.depth() == 0
+
+    def _periods(self) -> Periods:
+        retention = self.site.retention
+        return Periods(
+            event=retention.events_days,
+            audit=retention.audit_days,
+            receipt=retention.receipts_days,
+            request=retention.requests_days,
+            template=retention.templates_days,
+        )
+
+    def _source(self, device: str) -> Source:
+        found = next((d for d in self.site.devices if d.name == device), None)
+        return source_of(found, self.site) if found else Source(device)
+
+    async def anchor_audit(self) -> audit.Anchor | None:
         """Send the chain's end upstream and keep it beside the database."""
         anchor = await self.database.read(self.audit.anchor)
         if anchor is None:
@@ -188,12 +304,12 @@ class Agent:
             )
         return anchor
 
-    def anchors(self) -> list[Anchor]:
+    def anchors(self) -> list[audit.Anchor]:
         try:
             lines = self._anchor_file.read_text("ascii").splitlines()
         except FileNotFoundError:
             return []
-        return [Anchor(int(seq), bytes.fromhex(mac)) for seq, mac in (line.split() for line in lines)]
+        return [audit.Anchor(int(seq), bytes.fromhex(mac)) for seq, mac in (line.split() for line in lines)]
 
     @property
     def _anchor_file(self) -> Path:

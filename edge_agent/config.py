@@ -189,6 +189,7 @@ class ModalitySwitch(Model):
 
     enabled: bool = False
     target_fpir: float = Field(0.001, gt=0, le=0.05, description="accepted share of strangers taken for somebody")
+    engine: Literal["sface", "dlib"] = Field("sface", description="face only: which pipeline makes the templates")
 
 
 class Retention(Model):
@@ -196,6 +197,8 @@ class Retention(Model):
 
     events_days: int = Field(30, ge=1, le=3650)
     audit_days: int = Field(1095, ge=30, le=3650)
+    receipts_days: int = Field(1095, ge=30, le=3650)
+    requests_days: int = Field(1095, ge=30, le=3650)
     templates_days: int | None = Field(None, ge=1, le=1095, description="since the last interaction; at most 3 years")
 
 
@@ -208,6 +211,8 @@ class Privacy(Model):
     )
     health_fields: bool = False
     impact_assessment: str = Field("", max_length=64, description="version of the impact assessment on file")
+    high_risk: bool = Field(False, description="the assessment found a high risk: capture rests until it is redone")
+    accepted_notices: tuple[str, ...] = Field((), description="earlier notices that differ in nothing material")
 
 
 class SiteConfig(Model):

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from datetime import datetime
 
 from device_drivers import catalog
-from device_drivers.devices import DeviceConfig, Driver
+from device_drivers.devices import DeviceConfig, Driver, Record
 from device_drivers.events import DeviceEvent
 from device_drivers.links import split_address
 from edge_agent.attendance import Attendance, Other
@@ -74,12 +74,14 @@ class Fleet:
         *,
         make_driver: MakeDriver | None = None,
         asking: Asking | None = None,
+        watched: Callable[[str, Record], Record] | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._attendance = attendance
         self._make_driver = make_driver or (lambda config, cursor: catalog.make(config, cursor=cursor))
         self._asking = asking
+        self._watched = watched or (lambda _name, record: record)
         self._clock = clock
         self._supervisors: dict[str, Supervisor] = {}
         self._crew: Crew[DeviceConfig] = Crew(self._supervise)
@@ -93,6 +95,13 @@ class Fleet:
         """The driver of the connection that stands now."""
         supervisor = self._supervisors.get(name)
         return supervisor.driver if supervisor else None
+
+    def driver_of_serial(self, serial: str) -> Driver | None:
+        """The driver of the device with this serial number, while it is connected."""
+        for supervisor in self._supervisors.values():
+            if supervisor.health.serial == serial:
+                return supervisor.driver
+        return None
 
     def online(self) -> int:
         return sum(health.state is LinkState.ONLINE for health in self.health.values())
@@ -134,7 +143,7 @@ class Fleet:
         supervisor = Supervisor(
             pinned,
             self._make_driver,
-            record_for=lambda: self._attendance.recorder(name, others=self._others(name)),
+            record_for=lambda: self._watched(name, self._attendance.recorder(name, others=self._others(name))),
             load_cursor=load_cursor,
             find_again=neighbours,
             learned=learned,

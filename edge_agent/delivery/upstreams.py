@@ -7,8 +7,9 @@ only rests, and is owed what happens meanwhile.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from edge_agent.config import Upstream
@@ -101,18 +102,28 @@ class Upstreams:
                 del self._deliveries[name]
 
     def _sink(self, upstream: Upstream) -> Sink:
-        allowed = self._allowed or frozenset({urlsplit(upstream.url).hostname or ""})
-        return WebhookSink(
-            WebhookConfig(
-                url=upstream.url,
-                secret=upstream.secret.get_secret_value().encode(),
-                ca_file=upstream.ca_file,
-                client_certificate=upstream.client_certificate,
-                client_key=upstream.client_key,
-                username=upstream.username,
-                password=upstream.password.get_secret_value(),
-                timeout_s=upstream.timeout_s,
-                allowed_hosts=allowed,
-            ),
-            clock=self._clock,
-        )
+        """Brokers' libraries are loaded only where one is configured: they are extras of the package."""
+        common: dict[str, Any] = {
+            "url": upstream.url,
+            "ca_file": upstream.ca_file,
+            "client_certificate": upstream.client_certificate,
+            "client_key": upstream.client_key,
+            "username": upstream.username,
+            "password": upstream.password.get_secret_value(),
+            "timeout_s": upstream.timeout_s,
+            "allowed_hosts": self._allowed or frozenset({urlsplit(upstream.url).hostname or ""}),
+        }
+        if upstream.kind == "nats":
+            from edge_agent.delivery.nats import NatsConfig, NatsSink
+
+            return NatsSink(NatsConfig(**common | _only(upstream.options, "stream", "prefix")))
+        if upstream.kind == "mqtt":
+            from edge_agent.delivery.mqtt import MqttConfig, MqttSink
+
+            return MqttSink(MqttConfig(**common | _only(upstream.options, "prefix", "client_id")))
+        secret = upstream.secret.get_secret_value().encode()
+        return WebhookSink(WebhookConfig(**common, secret=secret), clock=self._clock)
+
+
+def _only(options: Mapping[str, str], *known: str) -> dict[str, str]:
+    return {key: value for key, value in options.items() if key in known}
