@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ from edge_agent.policy.consent import Given
 from templates_store.errors import Duplicate
 from templates_store.gallery.finger_template import MinutiaeTemplate
 from templates_store.gallery.minutiae import MinutiaeGallery, compare
-from templates_store.gallery.vectors import VectorGallery
+from templates_store.gallery.vectors import Metric, VectorGallery
 from templates_store.records import Chunk, ConsentState
 from templates_store.store import TemplateStore
 from templates_store.template import Candidate, Modality, Purpose, SubjectId, Template, TemplateId
@@ -40,7 +40,9 @@ class _Fingers:
 class Galleries:
     """Readers are never blocked; writers exclude one another. Safe from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
+        """`metrics` by pipeline, where it is not cosine."""
+        self._metrics = dict(metrics or {})
         self._vectors: dict[Key, VectorGallery] = {}
         self._fingers: dict[Key, _Fingers] = {}
         self._consents: dict[tuple[SubjectId, Modality, Purpose], Given] = {}
@@ -55,7 +57,7 @@ class Galleries:
         """
         with self._writing:
             self._meanwhile = []
-        fresh = Galleries()
+        fresh = Galleries(self._metrics)
         live = store.expired(datetime.max.replace(tzinfo=UTC))
         fresh._consents = {(c.subject_id, c.modality, c.purpose): c for c in live if c.state is ConsentState.VALID}
         for modality in Modality:
@@ -75,7 +77,7 @@ class Galleries:
 
     def _take(self, chunk: Chunk, key: Key) -> None:
         if chunk.vectors is not None:
-            gallery = self._vectors.setdefault(key, VectorGallery(chunk.vectors.shape[1]))
+            gallery = self._gallery(key, chunk.vectors.shape[1])
             gallery.add_many(zip(chunk.subject_ids, chunk.template_ids, chunk.vectors, strict=True))
             return
         rows = zip(chunk.subject_ids, chunk.template_ids, chunk.positions, chunk.payloads, strict=True)
@@ -107,7 +109,7 @@ class Galleries:
             key = (template.modality, template.purpose, template.format.pipeline)
             with contextlib.suppress(Duplicate):
                 if template.format.dimension:
-                    gallery = self._vectors.setdefault(key, VectorGallery(template.format.dimension))
+                    gallery = self._gallery(key, template.format.dimension)
                     gallery.add(template.subject_id, template.template_id, np.frombuffer(template.payload, "<f4"))
                 else:
                     self._add_finger(
@@ -189,6 +191,11 @@ class Galleries:
         minutiae = MinutiaeTemplate.decode(payload)
         fingers.gallery.add(subject_id, template_id, minutiae)
         fingers.by_subject[subject_id] = (*fingers.by_subject.get(subject_id, ()), (position, minutiae))
+
+    def _gallery(self, key: Key, dimension: int) -> VectorGallery:
+        if key not in self._vectors:
+            self._vectors[key] = VectorGallery(dimension, metric=self._metrics.get(key[2], Metric.COSINE))
+        return self._vectors[key]
 
     def _clear(self) -> None:
         self._vectors, self._fingers, self._consents = {}, {}, {}

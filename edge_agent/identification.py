@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from edge_agent.galleries import Galleries, Probe
 from edge_agent.matching import decision
+from edge_agent.matching.agreement import similarity
 from edge_agent.matching.calibration import Calibration
 from edge_agent.matching.decision import Targets, Thresholds
 from edge_agent.matching.face import FaceEngine, FaceSample
 from edge_agent.matching.fingerprint import FingerprintEngine, FingerSample
 from edge_agent.matching.outcomes import Match, NoMatch, NoMatchReason, Outcome, PadState, Refused
+from templates_store.gallery.minutiae import compare
 from templates_store.template import Modality, Purpose, SubjectId, TemplateFormat
 
 Sample = FaceSample | FingerSample
@@ -68,13 +70,34 @@ class Identification:
         if self.galleries.sealed:
             return NoMatch(NoMatchReason.SEALED, pad=pad)
         modality, kind, probe = self._taken_apart(sample)
-        size = self.galleries.count(modality, whom.purpose, kind.pipeline)
-        thresholds = Thresholds.of(self._calibration(kind.pipeline), self._targets(modality), gallery_size=size)
+        thresholds = self.thresholds_of(sample, whom.purpose)
         if whom.claimed is not None:
             scores = self.galleries.scores(whom.claimed, modality, whom.purpose, kind.pipeline, probe)
             return decision.verify(whom.claimed, [score for _, score in scores], thresholds=thresholds, pad=pad)
         found = self.galleries.search(modality, whom.purpose, kind.pipeline, probe, k=2)
+        size = self.galleries.count(modality, whom.purpose, kind.pipeline)
         return decision.identify(found, gallery_size=size, thresholds=thresholds, pad=pad)
+
+    def thresholds_of(self, sample: Sample, purpose: Purpose | None = None) -> Thresholds:
+        """For the gallery of this purpose; 1:1 needs none."""
+        modality, kind, _ = self._taken_apart(sample)
+        size = self.galleries.count(modality, purpose, kind.pipeline)
+        return Thresholds.of(self._calibration(kind.pipeline), self._targets(modality), gallery_size=size)
+
+    def similarity(self, one: Sample, other: Sample) -> float:
+        """Two samples of one modality, as their gallery would score them."""
+        if isinstance(one, FingerSample) and isinstance(other, FingerSample):
+            return compare(one.template, other.template)
+        if isinstance(one, FaceSample) and isinstance(other, FaceSample) and self.face is not None:
+            return similarity(self.face.metric, one.vector, other.vector)
+        raise ValueError("samples of two modalities do not compare")
+
+    def is_somebody_else(self, sample: Sample, purpose: Purpose, subject_id: SubjectId) -> bool:
+        """Would 1:N take the sample for another person?"""
+        modality, kind, probe = self._taken_apart(sample)
+        threshold = self.thresholds_of(sample, purpose).identify
+        found = self.galleries.search(modality, purpose, kind.pipeline, probe, k=2)
+        return any(other.score >= threshold for other in found if other.subject_id != subject_id)
 
     def _taken_apart(self, sample: Sample) -> tuple[Modality, TemplateFormat, Probe]:
         if isinstance(sample, FingerSample):

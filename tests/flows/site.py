@@ -23,9 +23,13 @@ from device_drivers.devices import (
     CommandResult,
     CommandState,
     DeviceConfig,
+    DeviceTemplate,
+    DeviceUser,
     DoorMode,
+    Feature,
     Feedback,
     Identity,
+    ItemResult,
     Record,
     VideoFrame,
 )
@@ -39,7 +43,9 @@ from edge_agent.database import Database
 from edge_agent.delivery.event import Stored
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.doors import Doors
+from edge_agent.enrolment import Enrolment
 from edge_agent.entry import Entry
+from edge_agent.erasure import Erasure
 from edge_agent.galleries import Galleries
 from edge_agent.identification import Identification
 from edge_agent.matching.calibration import Calibration
@@ -55,6 +61,9 @@ from edge_agent.presence import Presence
 from edge_agent.roster import Person, Roster
 from edge_agent.sensing import Sensing
 from templates_store.gallery.finger_template import MinutiaeTemplate
+from templates_store.gallery.vectors import Metric
+from templates_store.keys.keyring import key_file
+from templates_store.store import TemplateStore
 from templates_store.template import (
     Consent,
     Modality,
@@ -170,6 +179,59 @@ class Panel(Device):
         return []
 
 
+class Terminal(Device):
+    """A terminal's memory: people and templates by user number."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.people: dict[str, DeviceUser] = {}
+        self.stored: set[tuple[str, str]] = set()  # (user_id, modality)
+        self.refuses = ""
+        self.capacity: int | None = None
+        self.fed: list[DeviceTemplate] = []
+
+    async def capabilities(self) -> Capabilities:
+        features = frozenset({Feature.USERS, Feature.CARDS, Feature.PINS, Feature.FINGER_TEMPLATES})
+        return Capabilities(features, max_users=self.capacity, users=len(self.people), finger_algorithm="zk-finger-10")
+
+    async def users(self) -> list[DeviceUser]:
+        self._link()
+        return list(self.people.values())
+
+    async def upsert_users(self, users: Sequence[DeviceUser]) -> list[ItemResult]:
+        self._link()
+        if self.refuses:
+            return [ItemResult(user.user_id, ok=False, reason=self.refuses) for user in users]
+        self.people |= {user.user_id: user for user in users}
+        return [ItemResult(user.user_id, ok=True) for user in users]
+
+    async def delete_users(self, user_ids: Sequence[str]) -> list[ItemResult]:
+        self._link()
+        for user_id in user_ids:
+            self.people.pop(user_id, None)
+        return [ItemResult(user_id, ok=not self.refuses, reason=self.refuses) for user_id in user_ids]
+
+    async def templates(self, user_id: str) -> list[DeviceTemplate]:
+        return [template for template in self.fed if template.user_id == user_id]
+
+    async def put_templates(self, templates: Sequence[DeviceTemplate]) -> list[ItemResult]:
+        self._link()
+        self.fed += templates
+        self.stored |= {(template.user_id, template.modality) for template in templates}
+        return [ItemResult(f"{template.user_id}/{template.index}", ok=True) for template in templates]
+
+    async def delete_templates(self, user_id: str, *, modality: str | None = None) -> list[ItemResult]:
+        self._link()
+        if self.refuses:
+            return [ItemResult(user_id, ok=False, reason=self.refuses)]
+        self.stored = {pair for pair in self.stored if pair[0] != user_id or modality not in (None, pair[1])}
+        return [ItemResult(user_id, ok=True)]
+
+    def _link(self) -> None:
+        if self.fails:
+            raise self.fails
+
+
 class KeypadReader(Device):
     """A reader that remembers what it showed."""
 
@@ -251,6 +313,7 @@ class NumberFaces:
     """A face engine for frames filled with a number; 255 is a blurred face."""
 
     format = FACE_PIPELINE
+    metric = Metric.COSINE
 
     def detect(self, frame: NDArray[np.uint8]) -> list[Face]:
         person = int(frame[0, 0, 0])
@@ -319,11 +382,17 @@ class Site:
     entry: Entry
     clock: Clock
     audit: AuditLog
+    store: TemplateStore
+    enrolment: Enrolment
+    erasure: Erasure
     devices: dict[str, Any]
     terms: Terms = TERMS
     switched_off: set[tuple[str, Modality]] = field(default_factory=set)
     rules: Rules = field(default_factory=lambda: Rules(AccessRules(), zone=ZoneInfo("UTC")))
     passages: asyncio.Queue[Passage] = field(default_factory=asyncio.Queue)
+    terminals: dict[str, Terminal] = field(default_factory=dict)  # by serial number; absent is offline
+    backups: list[datetime] = field(default_factory=list)
+    delivered: bool = True
 
     @property
     def panel(self) -> Panel:
@@ -387,7 +456,9 @@ class Site:
     ) -> None:
         identity = TemplateId(f"{subject}-{modality}-{purpose}-{position}-{self.galleries.count()}")
         template = Template(identity, SubjectId(subject), modality, purpose, kind, payload, position)
-        self.galleries.add(consent(subject, modality, purpose), [template])
+        given = consent(subject, modality, purpose)
+        self.store.enrol(given, [template])
+        self.galleries.add(given, [template])
 
     async def card(self, number: str, *, reader: int = 1, device: str = "reader") -> None:
         await self.entry.take(device, [CardRead(device, reader, number)])
@@ -415,7 +486,7 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path, rules: dict[str, Any] | None = None) -> AsyncIterator[Site]:
+async def site(folder: Path, rules: dict[str, Any] | None = None, *, unsealed: bool = True) -> AsyncIterator[Site]:
     """A running site; its tasks end with the block."""
     clock = Clock()
     database = Database.open(folder / "agent.db", clock=clock.now, free=lambda _: 1 << 40, ballast_bytes=4096)
@@ -423,7 +494,17 @@ async def site(folder: Path, rules: dict[str, Any] | None = None) -> AsyncIterat
     audit = AuditLog(b"a" * 32)
     presence = await database.read(Presence.load)
     galleries = Galleries()
-    galleries.open_empty()
+    store = TemplateStore.open(
+        folder / "templates.db",
+        tenant="t1",
+        keys=key_file(folder / "kek") if unsealed else None,
+        anchor=folder / "anchor",
+        now=clock.now,
+    )
+    if unsealed:
+        for modality in (Modality.FACE, Modality.FINGERPRINT):
+            store.set_modality(modality, enabled=True, actor="li")
+        galleries.load(store)
     devices: dict[str, Any] = {
         "panel": Panel(),
         "reader": KeypadReader(),
@@ -472,6 +553,43 @@ async def site(folder: Path, rules: dict[str, Any] | None = None) -> AsyncIterat
         now=clock.now,
         monotonic=clock.monotonic,
     )
+
+    async def nothing(subject: SubjectId) -> None: ...
+
+    enrolment = Enrolment(
+        database=database,
+        store=store,
+        galleries=galleries,
+        identification=identification,
+        audit=audit,
+        terms=lambda: found.terms,
+        sensor_on=lambda device, modality: (device, modality) not in found.switched_off,
+        driver=devices.get,
+        now=clock.now,
+        monotonic=clock.monotonic,
+        enrolled=nothing,
+    )
+
+    async def backup() -> None:
+        found.backups.append(clock.now())
+
+    async def delivered() -> bool:
+        return found.delivered
+
+    erasure = Erasure(
+        database=database,
+        store=store,
+        galleries=galleries,
+        presence=presence,
+        roster=roster,
+        audit=audit,
+        terminal=lambda serial: found.terminals.get(serial),
+        device=lambda name: found.terminals.get(name),
+        terminals=lambda: ("zk-1", "zk-2"),
+        backup=backup,
+        delivered=delivered,
+        now=clock.now,
+    )
     found = Site(
         database,
         Outbox(database, clock=clock.now),
@@ -485,6 +603,9 @@ async def site(folder: Path, rules: dict[str, Any] | None = None) -> AsyncIterat
         entry,
         clock,
         audit,
+        store,
+        enrolment,
+        erasure,
         devices,
         passages=passages,
     )
@@ -498,6 +619,7 @@ async def site(folder: Path, rules: dict[str, Any] | None = None) -> AsyncIterat
         await asyncio.gather(running, return_exceptions=True)
         await doors.close()
         database.close()
+        store.close()
 
 
 LINK_GONE = LinkError("panel: unplugged")

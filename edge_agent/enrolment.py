@@ -1,0 +1,409 @@
+"""Enrolment, guided: consent -> samples with reasons -> they agree -> nobody else has them -> stored -> searchable.
+
+Consent is required before the first sample and again before anything is stored. Samples live in memory until the
+enrolment ends, at the latest after `LIFETIME_S`; images are overwritten as soon as they were looked at. There is one
+enrolment at a time for a person and modality, and few in all.
+
+The same samples may serve several purposes if the person agreed to each; they are stored apart, each under its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_drivers.devices import Camera, FingerprintReader
+from device_drivers.errors import LinkTimeout
+from edge_agent.audit import AuditLog
+from edge_agent.audit import Entry as AuditEntry
+from edge_agent.database import Database
+from edge_agent.delivery.event import Event, append
+from edge_agent.galleries import Galleries
+from edge_agent.identification import Identification, Sample, wipe
+from edge_agent.matching.agreement import agreed
+from edge_agent.matching.face import FaceSample
+from edge_agent.matching.fingerprint import FingerSample
+from edge_agent.matching.images import decode_image
+from edge_agent.matching.outcomes import Refused, SampleFault
+from edge_agent.policy.consent import Act, Terms, require
+from edge_agent.sensing import DEFAULT_DPI, FINGER_TIMEOUT_S, overwrite
+from templates_store.errors import Sealed
+from templates_store.store import TemplateStore
+from templates_store.template import (
+    Consent,
+    Modality,
+    Purpose,
+    SubjectId,
+    Template,
+    TemplateFormat,
+    TemplateId,
+)
+
+MAX_OPEN = 8
+LIFETIME_S = 300.0
+FACE_SAMPLES = 3
+FINGER_SAMPLES = 3
+CAPTURE_S = 60.0
+
+
+class EnrolmentFault(StrEnum):
+    """Why an enrolment cannot begin or end."""
+
+    TOO_MANY = "too_many_enrolments"
+    UNDER_WAY = "already_under_way"
+    NOT_FOUND = "no_such_enrolment"
+    UNSUPPORTED = "modality_not_supported"
+    NOT_READY = "more_samples_needed"
+    SAMPLES_DISAGREE = "samples_disagree"
+    SOMEBODY_ELSE = "already_somebody_else"
+    SEALED = "sealed"
+    NO_SENSOR = "no_sensor"
+
+
+WORDS = {
+    EnrolmentFault.TOO_MANY: f"{MAX_OPEN} enrolments are open; finish or cancel one",
+    EnrolmentFault.UNDER_WAY: "an enrolment of this person and modality is open already",
+    EnrolmentFault.NOT_FOUND: "there is no such enrolment; it may have run out of time",
+    EnrolmentFault.UNSUPPORTED: "no engine for this modality is installed",
+    EnrolmentFault.NOT_READY: "more samples are needed before it can be finished",
+    EnrolmentFault.SAMPLES_DISAGREE: "the samples do not show one person or one finger; begin again",
+    EnrolmentFault.SOMEBODY_ELSE: "these samples belong to somebody who is enrolled already",
+    EnrolmentFault.SEALED: "the template store is sealed; unseal it first",
+    EnrolmentFault.NO_SENSOR: "the sensor is not connected, or switched off for this modality",
+}
+
+
+class EnrolmentRefused(Exception):
+    """Nothing was stored."""
+
+    def __init__(self, fault: EnrolmentFault) -> None:
+        super().__init__(WORDS[fault])
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one sample came to, and how far the enrolment is."""
+
+    enrolment_id: str
+    accepted: bool
+    have: int
+    need: int
+    refused: Refused | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.have >= self.need
+
+
+@dataclass(slots=True)
+class _Open:
+    enrolment_id: str
+    acts: tuple[Act, ...]  # one a purpose
+    need: int
+    position: int
+    actor: str
+    ends_at: float  # monotonic
+    samples: list[Sample] = field(default_factory=list, repr=False)
+    busy: bool = False  # a sensor works for it
+
+    @property
+    def subject_id(self) -> SubjectId:
+        return self.acts[0].subject_id
+
+    @property
+    def modality(self) -> Modality:
+        return self.acts[0].modality
+
+    def step(self, *, accepted: bool, refused: Refused | None = None) -> Step:
+        return Step(self.enrolment_id, accepted, len(self.samples), self.need, refused)
+
+
+class Enrolment:
+    """The flow, for the API and the command line alike."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        store: TemplateStore,
+        galleries: Galleries,
+        identification: Identification,
+        audit: AuditLog,
+        terms: Callable[[], Terms],
+        sensor_on: Callable[[str, Modality], bool],
+        driver: Callable[[str], object | None],
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        enrolled: Callable[[SubjectId], Awaitable[None]],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._galleries = galleries
+        self._identification = identification
+        self._audit = audit
+        self._terms = terms
+        self._sensor_on = sensor_on
+        self._driver = driver
+        self._now = now
+        self._monotonic = monotonic
+        self._enrolled = enrolled  # devices that match by themselves may want copies
+        self._open: dict[str, _Open] = {}
+
+    # Steps
+
+    async def start(self, acts: Sequence[Act], *, actor: str, position: int = 0, samples: int | None = None) -> Step:
+        """One person, one modality, one act for each purpose. Raises ConsentRefused, EnrolmentRefused, ValueError."""
+        if not acts or len({(act.subject_id, act.modality) for act in acts}) > 1:
+            raise ValueError("acts: one person and one modality")
+        if len({act.purpose for act in acts}) < len(acts):
+            raise ValueError("acts: each purpose once")
+        first = acts[0]
+        if first.modality is Modality.FINGERPRINT and not 1 <= position <= 10:
+            raise ValueError(
+                f"position: {position}; allowed are the fingers 1 (right thumb) to 10 (left little finger)"
+            )
+        for act in acts:
+            require(act, self._terms(), now=self._now())
+        if self._store.sealed or self._galleries.sealed:
+            raise EnrolmentRefused(EnrolmentFault.SEALED)
+        if not self._identification.supports(first.modality):
+            raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
+        self._forget_old()
+        for other in self._open.values():
+            if (other.subject_id, other.modality) == (first.subject_id, first.modality):
+                raise EnrolmentRefused(EnrolmentFault.UNDER_WAY)
+        if len(self._open) >= MAX_OPEN:
+            raise EnrolmentRefused(EnrolmentFault.TOO_MANY)
+        usual = FACE_SAMPLES if first.modality is Modality.FACE else FINGER_SAMPLES
+        need = usual if samples is None else samples
+        if not 1 <= need <= 10:
+            raise ValueError(f"samples: {need}; allowed are 1 to 10")
+        found = _Open(secrets.token_hex(8), tuple(acts), need, position, actor, ends_at=self._monotonic() + LIFETIME_S)
+        self._open[found.enrolment_id] = found
+        await self._note(actor, "enrolment.start", found)
+        return found.step(accepted=True)
+
+    async def offer_frame(self, enrolment_id: str, frame: NDArray[np.uint8]) -> Step:
+        """One camera frame, BGR; overwritten here. Raises EnrolmentRefused."""
+        found = self._find(enrolment_id)
+        engine = self._identification.face
+        if found.modality is not Modality.FACE or engine is None:
+            raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
+        try:
+            sample = await asyncio.to_thread(engine.reference, frame)
+        finally:
+            overwrite(frame)
+        return self._take(found, sample)
+
+    async def offer_photo(self, enrolment_id: str, data: bytes) -> Step:
+        """An uploaded photograph, in memory alone. Raises BadImage, EnrolmentRefused."""
+        self._find(enrolment_id)
+        return await self.offer_frame(enrolment_id, await asyncio.to_thread(decode_image, data))
+
+    async def offer_finger(self, enrolment_id: str, image: NDArray[np.uint8], *, dpi: float) -> Step:
+        """One grey impression; overwritten here. Raises EnrolmentRefused."""
+        found = self._find(enrolment_id)
+        if found.modality is not Modality.FINGERPRINT:
+            raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
+        try:
+            sample = await asyncio.to_thread(self._identification.finger_sample, image, dpi=dpi)
+        finally:
+            overwrite(image)
+        return self._take(found, sample)
+
+    async def capture(
+        self, enrolment_id: str, device: str, *, progress: Callable[[Step], Awaitable[None]] | None = None
+    ) -> Step:
+        """Let a camera or a fingerprint sensor give the samples. Raises EnrolmentRefused, DeviceError.
+
+        Ends when there are enough, or after CAPTURE_S with what there is.
+        """
+        found = self._find(enrolment_id)
+        sensor = self._driver(device)
+        wanted: type = Camera if found.modality is Modality.FACE else FingerprintReader
+        if not self._sensor_on(device, found.modality) or not isinstance(sensor, wanted):
+            raise EnrolmentRefused(EnrolmentFault.NO_SENSOR)
+        if found.busy:
+            raise EnrolmentRefused(EnrolmentFault.UNDER_WAY)
+        found.busy = True
+        await self._note(found.actor, "sensor.open", found, place=device)
+        try:
+            async with asyncio.timeout(CAPTURE_S):
+                if isinstance(sensor, Camera):
+                    await self._from_camera(found, sensor, progress)
+                elif isinstance(sensor, FingerprintReader):
+                    await self._from_reader(found, sensor, progress)
+        except TimeoutError:
+            pass
+        finally:
+            found.busy = False
+            await asyncio.shield(self._note(found.actor, "sensor.close", found, place=device))
+        return found.step(accepted=len(found.samples) >= found.need)
+
+    async def _from_camera(
+        self, found: _Open, camera: Camera, progress: Callable[[Step], Awaitable[None]] | None
+    ) -> None:
+        async with camera.frames() as frames:
+            async for frame in frames:
+                step = await self.offer_frame(found.enrolment_id, frame.pixels)
+                if progress is not None:
+                    await progress(step)
+                if step.ready:
+                    return
+
+    async def _from_reader(
+        self, found: _Open, reader: FingerprintReader, progress: Callable[[Step], Awaitable[None]] | None
+    ) -> None:
+        dpi = float(getattr(reader, "dpi", DEFAULT_DPI))
+        while len(found.samples) < found.need:
+            try:
+                image = await reader.capture(timeout_s=FINGER_TIMEOUT_S)
+            except LinkTimeout:
+                continue
+            step = await self.offer_finger(found.enrolment_id, image, dpi=dpi)
+            if progress is not None:
+                await progress(step)
+
+    async def finish(self, enrolment_id: str) -> list[Consent]:
+        """Compare, store, make searchable, tell upstream. Raises ConsentRefused, EnrolmentRefused, StoreError.
+
+        Whatever it ends in, the samples are gone afterwards.
+        """
+        found = self._find(enrolment_id)
+        if len(found.samples) < found.need:
+            raise EnrolmentRefused(EnrolmentFault.NOT_READY)
+        try:
+            payloads, kind = await asyncio.to_thread(self._payloads, found)
+            now = self._now()
+            consents = [require(act, self._terms(), now=now) for act in found.acts]
+            for consent in consents:
+                if await asyncio.to_thread(self._somebody_else, found, consent.purpose):
+                    raise EnrolmentRefused(EnrolmentFault.SOMEBODY_ELSE)
+            people = [(consent, _templates(consent, payloads, kind, found.position)) for consent in consents]
+            await asyncio.to_thread(self._store.enrol_many, people)
+            for consent, templates in people:
+                self._galleries.add(consent, templates)
+        except Sealed:
+            raise EnrolmentRefused(EnrolmentFault.SEALED) from None
+        finally:
+            self._drop(found)
+        await self._tell(found, consents, kind, now)
+        await self._enrolled(found.subject_id)
+        return consents
+
+    async def cancel(self, enrolment_id: str) -> None:
+        """Nothing was stored, and nothing says that somebody changed their mind."""
+        found = self._open.get(enrolment_id)
+        if found is not None:
+            self._drop(found)
+
+    def state(self, enrolment_id: str) -> Step:
+        return self._find(enrolment_id).step(accepted=True)
+
+    # Samples
+
+    def _take(self, found: _Open, sample: Sample | Refused) -> Step:
+        if isinstance(sample, Refused):
+            return found.step(accepted=False, refused=sample)
+        if self._open.get(found.enrolment_id) is not found:  # cancelled meanwhile
+            raise EnrolmentRefused(EnrolmentFault.NOT_FOUND)
+        if len(found.samples) < found.need:
+            if (refused := self._disagrees(found, sample)) is not None:
+                return found.step(accepted=False, refused=refused)
+            found.samples.append(sample)
+        return found.step(accepted=True)
+
+    def _disagrees(self, found: _Open, sample: Sample) -> Refused | None:
+        """A sample of somebody else is refused when it comes, not at the end."""
+        if not found.samples:
+            return None
+        threshold = self._identification.thresholds_of(sample).verify
+        scores = [self._identification.similarity(sample, earlier) for earlier in found.samples]
+        worst = min(scores) if found.modality is Modality.FACE else max(scores)
+        return None if worst >= threshold else Refused(SampleFault.SAMPLES_DISAGREE, worst, threshold)
+
+    def _payloads(self, found: _Open) -> tuple[list[bytes], TemplateFormat]:
+        """Faces: one reference, the mean of samples that agree. Fingers: each impression is kept."""
+        fingers = [sample for sample in found.samples if isinstance(sample, FingerSample)]
+        if fingers:
+            return [sample.template.encode() for sample in fingers], fingers[0].format
+        engine = self._identification.face
+        if engine is None:
+            raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
+        vectors = [sample.vector for sample in found.samples if isinstance(sample, FaceSample)]
+        threshold = self._identification.thresholds_of(found.samples[0]).verify
+        reference = agreed(vectors, metric=engine.metric, threshold=threshold)
+        if isinstance(reference, Refused):
+            raise EnrolmentRefused(EnrolmentFault.SAMPLES_DISAGREE)
+        return [reference.astype("<f4").tobytes()], engine.format
+
+    def _somebody_else(self, found: _Open, purpose: Purpose) -> bool:
+        """Would any sample be taken for another person of this gallery?"""
+        return any(self._identification.is_somebody_else(s, purpose, found.subject_id) for s in found.samples)
+
+    # Records
+
+    async def _tell(self, found: _Open, consents: list[Consent], kind: TemplateFormat, now: datetime) -> None:
+        data: dict[str, Any] = {
+            "modality": found.modality,
+            "purposes": sorted(consent.purpose for consent in consents),
+            "samples": found.need,
+            "pipeline": kind.pipeline,
+            "notice_version": consents[0].notice_version,
+        }
+        event = Event(f"enrolled:{found.enrolment_id}", "subject.enrolled", now, "", found.subject_id, data)
+        audit = AuditEntry(found.actor, "enrolment.finish", found.subject_id, details={"modality": found.modality})
+
+        def work(connection: sqlite3.Connection) -> None:
+            append(connection, [event], now=now)
+            self._audit.append(connection, audit, now=now)
+
+        await self._database.write(work)
+
+    async def _note(self, actor: str, action: str, found: _Open, *, place: str = "") -> None:
+        entry = AuditEntry(actor, action, place or found.subject_id, details={"modality": found.modality})
+        now = self._now()
+        await self._database.write(lambda c: self._audit.append(c, entry, now=now))
+
+    def _find(self, enrolment_id: str) -> _Open:
+        self._forget_old()
+        try:
+            return self._open[enrolment_id]
+        except KeyError:
+            raise EnrolmentRefused(EnrolmentFault.NOT_FOUND) from None
+
+    def _forget_old(self) -> None:
+        for found in [f for f in self._open.values() if self._monotonic() >= f.ends_at and not f.busy]:
+            self._drop(found)
+
+    def _drop(self, found: _Open) -> None:
+        self._open.pop(found.enrolment_id, None)
+        for sample in found.samples:
+            if isinstance(sample, FaceSample):
+                wipe(sample)
+        found.samples.clear()
+
+
+def _templates(consent: Consent, payloads: list[bytes], kind: TemplateFormat, position: int) -> list[Template]:
+    return [
+        Template(
+            TemplateId(secrets.token_hex(16)),
+            consent.subject_id,
+            consent.modality,
+            consent.purpose,
+            kind,
+            payload,
+            position,
+        )
+        for payload in payloads
+    ]

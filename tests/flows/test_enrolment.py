@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_agent.enrolment import LIFETIME_S, MAX_OPEN, EnrolmentFault, EnrolmentRefused, Step
+from edge_agent.matching.images import BadImage
+from edge_agent.matching.outcomes import SampleFault
+from edge_agent.policy.consent import Act, ConsentFault, ConsentRefused
+from templates_store.template import Modality, Purpose, SubjectId
+from tests.flows.site import START, Site, site
+
+
+def act(subject: str = "ann", modality: Modality = Modality.FACE, purpose: Purpose = Purpose.ACCESS) -> Act:
+    return Act(SubjectId(subject), modality, purpose, "n1", START, "ab" * 32, of_age=True)
+
+
+def frame(person: int) -> np.ndarray:
+    return np.full((48, 64, 3), person, np.uint8)
+
+
+async def enrol(s: Site, subject: str, person: int, *purposes: Purpose) -> None:
+    acts = [act(subject, purpose=purpose) for purpose in purposes or (Purpose.ACCESS,)]
+    step = await s.enrolment.start(acts, actor="li")
+    while not step.ready:
+        step = await s.enrolment.offer_frame(step.enrolment_id, frame(person))
+    await s.enrolment.finish(step.enrolment_id)
+
+
+async def test_three_good_samples_become_a_template_that_opens_the_door(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act()], actor="li")
+        shown = [frame(person) for person in (7, 0, 255, 7, 9, 7)]
+        steps = [await s.enrolment.offer_frame(step.enrolment_id, picture) for picture in shown]
+        assert [(x.accepted, x.have) for x in steps] == [
+            (True, 1),
+            (False, 1),
+            (False, 1),
+            (True, 2),
+            (False, 2),
+            (True, 3),
+        ]
+        faults = [x.refused.fault for x in steps if x.refused]
+        assert faults == [SampleFault.NO_FACE, SampleFault.BLURRED, SampleFault.SAMPLES_DISAGREE]
+        assert not any(picture.any() for picture in shown)
+        [consent] = await s.enrolment.finish(step.enrolment_id)
+        assert consent.purpose is Purpose.ACCESS
+        assert len(s.store.templates_of(SubjectId("ann"), purpose=Purpose.ACCESS)) == 1
+        s.camera.show(7)
+        s.entry.look("gate")
+        assert (await s.passage()).granted
+
+
+async def test_the_event_upstream_holds_nothing_biometric(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        await enrol(s, "ann", 7)
+        [told] = await s.events("subject.")
+        assert told.event.type == "subject.enrolled"
+        assert set(told.event.data) == {"modality", "purposes", "samples", "pipeline", "notice_version"}
+        assert [action for action, _ in await s.audited()] == ["enrolment.start", "enrolment.finish"]
+
+
+async def test_without_consent_no_sample_is_taken_and_nothing_is_kept(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        with pytest.raises(ConsentRefused) as refused:
+            await s.enrolment.start([replace(act(), of_age=False)], actor="li")
+        assert refused.value.fault is ConsentFault.AGE_UNKNOWN
+        assert await s.audited() == []
+        assert await s.events() == []
+        assert s.store.consents(SubjectId("ann")) == []
+
+
+async def test_terms_that_change_during_an_enrolment_stop_it(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act()], actor="li")
+        for _ in range(3):
+            await s.enrolment.offer_frame(step.enrolment_id, frame(7))
+        s.terms = replace(s.terms, notice_version="n2")
+        with pytest.raises(ConsentRefused):
+            await s.enrolment.finish(step.enrolment_id)
+        assert s.galleries.count() == 0
+        assert s.store.consents(SubjectId("ann")) == []
+
+
+async def test_nobody_is_enrolled_under_two_names(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        await s.add("bob")
+        await enrol(s, "ann", 7)
+        step = await s.enrolment.start([act("bob")], actor="li")
+        for _ in range(3):
+            await s.enrolment.offer_frame(step.enrolment_id, frame(7))
+        with pytest.raises(EnrolmentRefused) as refused:
+            await s.enrolment.finish(step.enrolment_id)
+        assert refused.value.fault is EnrolmentFault.SOMEBODY_ELSE
+        assert s.galleries.count() == 1
+
+
+async def test_each_purpose_is_stored_apart(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        await enrol(s, "ann", 7, Purpose.ACCESS, Purpose.ATTENDANCE)
+        for purpose in Purpose:
+            assert s.galleries.count(Modality.FACE, purpose) == 1
+            assert len(s.store.templates_of(SubjectId("ann"), purpose=purpose)) == 1
+
+
+async def test_fingers_come_from_a_reader_with_progress(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act(modality=Modality.FINGERPRINT)], actor="li", position=2)
+        s.sensor.fingers = [5, 255, 6, 5, 5]
+        told: list[Step] = []
+
+        async def progress(step: Step) -> None:
+            told.append(step)
+
+        step = await s.enrolment.capture(step.enrolment_id, "sensor", progress=progress)
+        assert step.ready
+        assert [x.refused.fault if x.refused else None for x in told] == [
+            None,
+            SampleFault.FINGER_TOO_DRY,
+            SampleFault.SAMPLES_DISAGREE,
+            None,
+            None,
+        ]
+        await s.enrolment.finish(step.enrolment_id)
+        await s.finger(5)
+        assert (await s.passage()).granted
+        assert not any(image.any() for image in s.sensor.captured)
+
+
+async def test_a_camera_gives_the_samples_and_is_closed_again(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act()], actor="li")
+        s.camera.show(7, 7, 7, 7)
+        assert (await s.enrolment.capture(step.enrolment_id, "camera")).ready
+        assert not s.camera.open
+        s.switched_off.add(("camera", Modality.FACE))
+        with pytest.raises(EnrolmentRefused, match="switched off"):
+            await s.enrolment.capture(step.enrolment_id, "camera")
+
+
+async def test_an_uploaded_photo_is_looked_at_in_memory(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act()], actor="li", samples=1)
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 48), (7, 7, 7)).save(buffer, "PNG")
+        before = {path.name for path in tmp_path.iterdir()}
+        assert (await s.enrolment.offer_photo(step.enrolment_id, buffer.getvalue())).ready
+        with pytest.raises(BadImage):
+            await s.enrolment.offer_photo(step.enrolment_id, b"\x00" * 100)
+        assert {path.name for path in tmp_path.iterdir()} == before
+
+
+async def test_enrolments_are_few_short_and_one_a_person(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        first = await s.enrolment.start([act("p0")], actor="li")
+        with pytest.raises(EnrolmentRefused, match="open already"):
+            await s.enrolment.start([act("p0")], actor="li")
+        for n in range(1, MAX_OPEN):
+            await s.enrolment.start([act(f"p{n}")], actor="li")
+        with pytest.raises(EnrolmentRefused, match="finish or cancel one"):
+            await s.enrolment.start([act("one-more")], actor="li")
+        await s.enrolment.cancel(first.enrolment_id)
+        await s.enrolment.start([act("one-more")], actor="li")
+        s.clock.move(seconds=LIFETIME_S)
+        with pytest.raises(EnrolmentRefused, match="no such enrolment"):
+            s.enrolment.state(first.enrolment_id)
+        await s.enrolment.start([act("p0")], actor="li")
+
+
+async def test_too_few_samples_or_a_sealed_store_finish_nothing(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        step = await s.enrolment.start([act()], actor="li")
+        with pytest.raises(EnrolmentRefused, match="more samples"):
+            await s.enrolment.finish(step.enrolment_id)
+        s.galleries.seal()
+        with pytest.raises(EnrolmentRefused, match="sealed"):
+            await s.enrolment.start([act("bob")], actor="li")
+
+
+@pytest.mark.parametrize(
+    ("acts", "position"),
+    [
+        ([], 0),
+        ([act("ann"), act("bob")], 0),
+        ([act(), act()], 0),
+        ([act(modality=Modality.FINGERPRINT)], 0),
+        ([act(modality=Modality.FINGERPRINT)], 11),
+    ],
+)
+async def test_contradictory_wishes_are_refused(tmp_path: Path, acts: list[Act], position: int) -> None:
+    async with site(tmp_path) as s:
+        with pytest.raises(ValueError):
+            await s.enrolment.start(acts, actor="li", position=position)

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from edge_agent.erasure import EVENTS_DEADLINE
+from edge_agent.policy.requests import Verb
+from edge_agent.policy.retention import Periods
+from templates_store.keys.keyring import key_file
+from templates_store.records import ConsentState
+from templates_store.template import Modality, Purpose, SubjectId
+from tests.flows.site import LINK_GONE, Site, Terminal, site
+
+ANN = SubjectId("ann")
+
+
+async def enrolled(s: Site) -> None:
+    await s.add("ann", card="1111", number="42", pin="4711")
+    s.enrol_face("ann", 7)
+    s.enrol_finger("ann", 3)
+
+
+def outcomes(s: Site, subject: SubjectId = ANN) -> dict[str, str]:
+    return {place.name: place.outcome.value for place in s.store.receipts(subject)[-1].locations}
+
+
+async def test_after_a_withdrawal_the_face_does_not_match_and_the_card_goes_on(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        carried = await s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="", modality=Modality.FACE)
+        assert carried.receipt is not None
+        assert carried.receipt.verify(s.store.public_key)
+        s.camera.show(7, 7, 7)
+        s.entry.look("gate")
+        assert not (await s.passage()).granted
+        await s.finger(3)  # another modality is another consent
+        assert (await s.passage()).granted
+        await s.card("1111")
+        assert (await s.passage()).granted
+        assert {c.modality: c.state for c in s.store.consents(ANN)} == {
+            Modality.FACE: ConsentState.WITHDRAWN,
+            Modality.FINGERPRINT: ConsentState.VALID,
+        }
+
+
+async def test_what_goes_upstream_does_not_say_that_somebody_withdrew(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="my wish")
+        [told] = await s.events("subject.")
+        assert told.event.type == "subject.erased"
+        assert "withdr" not in str(told.event)
+        assert "my wish" not in str(told.event.data)
+
+
+async def test_an_offline_terminal_owes_the_erasure_until_it_returns(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        s.store.add_placement(ANN, Modality.FINGERPRINT, Purpose.ACCESS, device_serial="ZK1", slot="42/6")
+        await s.erasure.erase(ANN, Verb.DELETE, actor="li", reason="request")
+        assert outcomes(s)["device:ZK1"] == "pending"
+        terminal = s.terminals["ZK1"] = Terminal("zk-1")
+        terminal.stored = {("42", "fingerprint"), ("43", "fingerprint")}
+        terminal.fails = LINK_GONE
+        assert await s.erasure.retry() == 0
+        terminal.fails, terminal.refuses = None, "busy"
+        assert await s.erasure.retry() == 0
+        [owed] = s.store.pending_erasures()
+        assert (owed.attempts, owed.last_error) == (2, "busy")
+        terminal.refuses = ""
+        assert await s.erasure.retry() == 1
+        assert terminal.stored == {("43", "fingerprint")}
+        assert outcomes(s)["device:ZK1"] == "gone"
+
+
+async def test_a_new_key_and_a_fresh_backup_close_the_receipt(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.erasure.erase(ANN, Verb.DELETE, actor="li", reason="request")
+        assert outcomes(s)["backups"] == "pending"
+        await s.erasure.rekey()
+        assert len(s.backups) == 1
+        assert set(outcomes(s).values()) == {"gone"}
+        assert s.store.receipts(ANN)[-1].closed
+
+
+async def test_leaving_takes_name_card_pin_and_whereabouts_and_keeps_the_counts(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.card("1111")
+        await s.passage()
+        terminal = s.terminals["zk-1"] = Terminal("zk-1")
+        await s.erasure.erase(ANN, Verb.LEAVE, actor="li", reason="left")
+        assert await s.credentials.by_card("1111") is None
+        assert await s.credentials.person(ANN) is None
+        assert s.presence.whereabouts(ANN) is None
+        assert outcomes(s)["users@zk-1"] == "gone"
+        assert outcomes(s)["users@zk-2"] == "pending"
+        assert terminal.people == {}
+        before = len(await s.events())
+        s.delivered = False
+        assert await s.erasure.anonymise() == 0  # upstream still waits for them
+        s.clock.move(seconds=EVENTS_DEADLINE.total_seconds())
+        assert await s.erasure.anonymise() == 2
+        after = await s.events()
+        assert len(after) == before
+        assert {e.event.subject for e in after} == {None}
+        assert "ann" not in str([(e.event.data, e.event.subject) for e in after])
+        raw = await s.database.read(lambda c: list(c.iterdump()))
+        assert "1111" not in "\n".join(raw)
+
+
+async def test_delivered_events_are_made_anonymous_at_once(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.card("1111")
+        await s.passage()
+        await s.erasure.erase(ANN, Verb.CANCEL, actor="ann", reason="cancelled")
+        assert await s.erasure.anonymise() == 2
+        assert await s.erasure.anonymise() == 0
+
+
+async def test_a_sealed_store_delays_the_erasure_and_nothing_matches_meanwhile(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+    async with site(tmp_path, unsealed=False) as s:
+        carried = await s.erasure.erase(ANN, Verb.LEAVE, actor="li", reason="left")
+        assert carried.receipt is None
+        assert await s.credentials.by_card("1111") is None
+        s.store.unseal(key_file(tmp_path / "kek"))
+        s.galleries.load(s.store)
+        assert await s.erasure.resume() == 1
+        assert await s.erasure.resume() == 0
+        assert s.galleries.count() == 0
+        assert s.store.templates_of(ANN, purpose=Purpose.ACCESS) == []
+        assert await s.credentials.person(ANN) is None
+
+
+@pytest.mark.parametrize(
+    ("days", "seen_days_ago", "reason"),
+    [(364, None, None), (365, None, "expired"), (31, None, "retention"), (31, 29, None), (60, 30, "retention")],
+)
+async def test_consents_end_and_templates_go_when_their_time_is_over(
+    tmp_path: Path, days: int, seen_days_ago: int | None, reason: str | None
+) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        if seen_days_ago is not None:
+            s.clock.move(days=days - seen_days_ago)
+            await s.card("1111")
+            await s.passage()
+            s.clock.move(days=seen_days_ago)
+        else:
+            s.clock.move(days=days)
+        periods = Periods(template=30 if days < 100 else 365)
+        carried = await s.erasure.expire(periods)
+        assert {c.order.reason for c in carried} == ({reason} if reason else set())
+        assert s.galleries.count() == (0 if reason else 2)
+
+
+async def test_a_retention_period_of_today_counts_from_the_last_passage(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        s.clock.move(days=30, seconds=-1)
+        assert await s.erasure.expire(Periods(template=30)) == []
+        s.clock.move(seconds=1)
+        assert len(await s.erasure.expire(Periods(template=30))) == 2
+
+
+async def test_the_right_of_access_gives_everything_about_one_person_only(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.add("bob", card="2222", number="43")
+        s.enrol_face("bob", 8)
+        for card in ("1111", "2222"):
+            await s.card(card)
+            await s.passage()
+        export = await s.erasure.export(ANN, actor="ann")
+        assert export["people"][0]["name"] == "Ann"
+        assert [event["type"] for event in export["events"]] == ["access.granted"]
+        assert len(export["biometrics"]["templates"]) == 2
+        assert "bob" not in str(export).lower()
+        assert ("subject.access", "ann") in await s.audited()
+        subjects = await s.database.read(_tables_with_a_subject)
+        assert subjects <= set(export) | {"erasure_orders"}
+
+
+def _tables_with_a_subject(connection) -> set[str]:  # type: ignore[no-untyped-def]
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {
+        table
+        for table in tables
+        if any(column[1] == "subject" for column in connection.execute(f"PRAGMA table_info({table})"))
+    }
+
+
+@pytest.mark.parametrize("verb", [Verb.ACCESS, Verb.CORRECT])
+async def test_verbs_that_erase_nothing_are_refused(tmp_path: Path, verb: Verb) -> None:
+    async with site(tmp_path) as s:
+        with pytest.raises(ValueError, match="erases nothing"):
+            await s.erasure.erase(ANN, verb, actor="li", reason="")
+        with pytest.raises(ValueError, match="everything"):
+            await s.erasure.erase(ANN, Verb.LEAVE, actor="li", reason="", modality=Modality.FACE)
+
+
+async def test_somebody_without_templates_gets_a_receipt_too(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        carried = await s.erasure.erase(ANN, Verb.DELETE, actor="li", reason="request")
+        assert carried.receipt is not None
+        assert timedelta(0) <= s.clock.now() - carried.receipt.requested_at < timedelta(seconds=1)
+
+
+async def test_keeps_going_until_cancelled_and_does_each_duty(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.erasure.erase(ANN, Verb.DELETE, actor="li", reason="request")
+        waited: list[float] = []
+
+        async def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) > 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            await s.erasure.run(periods=lambda: Periods(template=365), wait=wait)
+        assert len(s.backups) == 1
+        assert s.store.receipts(ANN)[-1].closed
