@@ -1,7 +1,7 @@
 """Fingerprint image or record -> comparable sample.
 
 Minutiae come from LEADER, a fully convolutional network that looks at the grey image itself, so there is no
-enhancement in front of it but bringing the image to 500 dpi and to the grey range the network expects.
+enhancement in front of it but bringing the image to 500 dpi and sixteen greys to the range of bytes.
 Minutiae from another extractor (records) are another pipeline: they compare among themselves, against their
 own thresholds.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edge_agent.matching import minutiae_record
+from edge_agent.matching import finger_quality, minutiae_record
 from edge_agent.matching.models import model_path
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.matching.record_values import BadRecord
+from templates_store.gallery.finger_code import prepare
 from templates_store.gallery.finger_template import MAX_MINUTIAE, MinutiaeTemplate, MinutiaKind
+from templates_store.gallery.minutiae import compare_codes
 from templates_store.template import TemplateFormat
 
 LEADER = ("afis", "weights/leader/LEADER.onnx", "da96e1221eea4afdf153997d6c4854ed306c146cfac76046e66cdecc14b2a1bb")
@@ -30,7 +33,8 @@ LEADER_DPI = 500.0
 LEADER_MULTIPLE = 32  # both sides of its input
 ANGLE, KIND, QUALITY = 1, 2, 3  # channels of its output; QUALITY is zero but at minutiae
 MIN_QUALITY = 0.3  # measured: below, false minutiae cost more than the true ones bring
-MIN_MINUTIAE = 8
+MIN_MINUTIAE = 6  # the poorest of 160 FVC2002 prints has 8
+SIXTEEN_GREYS = 15  # a four-bit image whose driver did not spread it
 MIN_DPI, MAX_DPI = 150.0, 2000.0
 MIN_SIDE, MAX_PIXELS = 64, 1_000_000  # at 500 dpi; a flat impression needs a fifth of it
 
@@ -45,6 +49,7 @@ class FingerSample:
     template: MinutiaeTemplate = field(repr=False)
     format: TemplateFormat
     quality: float  # 0..100
+    doubt: Refused | None = None  # why it should not become a reference, good enough as it is for a comparison
 
 
 class FingerprintEngine:
@@ -74,10 +79,16 @@ class FingerprintEngine:
         if (height, width) != image.shape:
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
             image = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+        if image.max() <= SIXTEEN_GREYS:
+            image = image * np.uint8(255 // SIXTEEN_GREYS)
+        seen = finger_quality.impression(image)
+        if seen.area == 0.0:
+            return Refused(SampleFault.SMALL_AREA, 0.0, finger_quality.MIN_AREA)
         template = self._minutiae(image)
         if len(template) < MIN_MINUTIAE:
-            return Refused(SampleFault.TOO_FEW_MINUTIAE, len(template), MIN_MINUTIAE)
-        return FingerSample(template, self.format, float(100 * template.quality.mean()))
+            return Refused(finger_quality.reason(seen), len(template), MIN_MINUTIAE)
+        value = finger_quality.quality(seen, template)
+        return FingerSample(template, self.format, value, finger_quality.enrolment_fault(seen, value))
 
     def from_record(self, data: bytes, *, view: int = 0) -> FingerSample | Refused:
         """Minutiae somebody else extracted: one view of an ISO 19794-2 or ANSI 378 record.
@@ -90,7 +101,8 @@ class FingerprintEngine:
         template = minutiae_record.template_of(record.views[view], record.format)
         if len(template) < MIN_MINUTIAE:
             return Refused(SampleFault.TOO_FEW_MINUTIAE, len(template), MIN_MINUTIAE)
-        return FingerSample(template, FROM_RECORD, float(100 * template.quality.mean()))
+        value = finger_quality.evidence(template)
+        return FingerSample(template, FROM_RECORD, value, finger_quality.evidence_fault(value))
 
     def _minutiae(self, image: NDArray[np.uint8]) -> MinutiaeTemplate:
         height, width = image.shape
@@ -111,3 +123,18 @@ class FingerprintEngine:
             quality=found[best, QUALITY].astype(np.float32),
             kind=np.where(found[best, KIND] >= 0.5, MinutiaKind.ENDING, MinutiaKind.BIFURCATION).astype(np.uint8),
         )
+
+
+def disagreement(samples: Sequence[FingerSample], *, threshold: float) -> Refused | None:
+    """At enrolment: does every impression match another one (`threshold` of 1:1)? None if so.
+
+    One match suffices: two halves of a finger need not overlap each other when both overlap a third.
+    """
+    if len(samples) < 2:
+        return None
+    codes = [prepare(sample.template) for sample in samples]
+    for number, code in enumerate(codes):
+        best = max(compare_codes(code, other) for at, other in enumerate(codes) if at != number)
+        if best < threshold:
+            return Refused(SampleFault.SAMPLES_DISAGREE, best, threshold)
+    return None
