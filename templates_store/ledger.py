@@ -63,7 +63,6 @@ class Transaction:
     vault: Vault
     now: datetime
     touched: set[str] = field(default_factory=set)
-    changed: bool = False
 
     @property
     def now_us(self) -> int:
