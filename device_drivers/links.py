@@ -140,6 +140,26 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._put(exc if isinstance(exc, OSError) else OSError(str(exc)))
 
 
+async def broadcast(data: bytes, port: int, *, address: str = "255.255.255.255", wait_s: float = 2.0) -> list[bytes]:
+    """Ask everyone on the local network; the answers that came within `wait_s`, at most MAX_DATAGRAMS of them."""
+    inbox = _Datagrams()
+    try:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: inbox,
+            local_addr=("0.0.0.0", 0),  # noqa: S104 answers come to any interface
+            allow_broadcast=True,
+        )
+    except OSError as exc:
+        raise LinkError(f"broadcast: {exc.strerror or exc}") from exc
+    try:
+        transport.sendto(data, (address, port))
+        await asyncio.sleep(wait_s)
+    finally:
+        transport.close()
+    items = [inbox.queue.get_nowait() for _ in range(inbox.queue.qsize())]
+    return [item for item in items if isinstance(item, bytes)]
+
+
 class DatagramLink:
     """A UDP socket connected to one peer: packets from anyone else are dropped by the kernel."""
 

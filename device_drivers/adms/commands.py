@@ -12,8 +12,8 @@ import re
 from datetime import datetime
 from enum import StrEnum
 
-from device_drivers.adms.rows import encode_seconds
 from device_drivers.devices import DeviceTemplate, DeviceUser
+from device_drivers.zk_access import encode_seconds
 
 USER_ID = re.compile(r"[A-Za-z0-9]{1,24}")  # PIN: digits, or a string where StringPinFunOn
 MAX_SECONDS_OPEN = 254  # one byte; 255 means: stay open

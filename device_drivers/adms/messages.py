@@ -14,18 +14,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from device_drivers.adms.codes import (
-    ACCESS_EVENTS,
     BIODATA_MODALITY,
     OPERATION_ALARM,
     OPERATION_ALARMS,
     OPERATIONS,
     PUNCH_STATES,
-    access_verify,
     attlog_verify,
 )
-from device_drivers.adms.rows import Row, decode_seconds, decode_text, lines, number, parse_row, parse_time
+from device_drivers.adms.rows import Row, decode_text, lines, number, parse_row, parse_time
 from device_drivers.devices import DeviceTemplate, DeviceUser
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin, Punch, PunchState
+from device_drivers.zk_access import ACCESS_EVENTS, decode_seconds, verify_text
 
 MAX_TEMPLATE = 512 * 1024
 MAX_PHOTO = 2 * 1024 * 1024
@@ -100,7 +99,7 @@ def _access_event(row: Row, serial: str, origin: OriginOf, punches: bool) -> Dev
     card = row.get("cardno")
     card = "" if card == "0" else card[:64]
     kind = ACCESS_EVENTS.get(code, DoorEventKind.OTHER)
-    mode, verify_code = access_verify(row.get("verifytype", "verified"))
+    mode, verify_code = verify_text(row.get("verifytype", "verified"))
     direction = {0: PunchState.IN, 1: PunchState.OUT}.get(
         row.int("inoutstatus", "inoutstate", default=2), PunchState.OTHER
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from device_drivers.errors import ProtocolError
 
@@ -50,24 +50,6 @@ def parse_time(text: str) -> datetime | None:
     except ValueError:
         return None
     return value if value.tzinfo is None else None
-
-
-def decode_seconds(value: int) -> datetime | None:
-    """The vendor's packed seconds, months of 31 days (appendix 6); None if it is no date."""
-    if not 0 <= value < 1 << 32:
-        return None
-    days, seconds = divmod(value, 86_400)
-    months, day = divmod(days, 31)
-    years, month = divmod(months, 12)
-    try:
-        return datetime(2000 + years, month + 1, day + 1) + timedelta(seconds=seconds)  # noqa: DTZ001 device-local
-    except ValueError:
-        return None
-
-
-def encode_seconds(value: datetime) -> int:
-    days = ((value.year - 2000) * 12 + value.month - 1) * 31 + value.day - 1
-    return days * 86_400 + (value.hour * 60 + value.minute) * 60 + value.second
 
 
 def number(text: str, default: int = 0) -> int:

@@ -15,18 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_drivers.adms import messages
-from device_drivers.adms.rows import (
-    decode_seconds,
-    decode_text,
-    encode_seconds,
-    lines,
-    parse_options,
-    parse_row,
-    parse_time,
-)
+from device_drivers.adms.rows import decode_text, lines, parse_options, parse_row, parse_time
 from device_drivers.adms.session import Info
 from device_drivers.errors import ProtocolError
 from device_drivers.events import DoorEvent, DoorEventKind, Punch, PunchState, VerifyMode
+from device_drivers.zk_access import decode_seconds, encode_seconds
 from tests.shared_data import shared
 
 SN = "SN00000000001"
