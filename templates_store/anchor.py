@@ -53,7 +53,7 @@ class Mark:
             mark = cls(str(said["store_id"]), int(said["version"]), bytes.fromhex(said["mac"]))
             if public_key is not None:
                 public_key.verify(bytes.fromhex(said["signature"]), mark._bound())
-        except (ValueError, KeyError, TypeError, InvalidSignature) as exc:
+        except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature) as exc:
             raise RolledBack("the anchor is damaged or was not signed by this store") from exc
         return mark
 
@@ -81,4 +81,4 @@ class FileAnchor:
             raise RolledBack(str(exc)) from exc
 
     def write(self, data: bytes) -> None:
-        replace_private(self.path, data)
+        replace_private(self.path, data, wipe=False)

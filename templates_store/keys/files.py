@@ -24,12 +24,12 @@ def read_private(path: Path, *, limit: int) -> bytes:
     return data
 
 
-def replace_private(path: Path, data: bytes) -> None:
-    """Write beside, sync, move into place; then overwrite what the old file held. Raises KeyUnavailable."""
+def replace_private(path: Path, data: bytes, *, wipe: bool = True) -> None:
+    """Write beside, sync, move into place; then `wipe` what the old file held. Raises KeyUnavailable."""
     fresh = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        old = os.open(path, os.O_RDWR) if path.exists() else None
+        old = os.open(path, os.O_RDWR) if wipe and path.exists() else None
         try:
             fresh.unlink(missing_ok=True)
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

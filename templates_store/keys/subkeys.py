@@ -77,5 +77,5 @@ def _parse(path: Path) -> dict[str, str]:
     try:
         said = json.loads(read_private(path, limit=MAX_FILE))
         return {"wrapped": str(bytes.fromhex(said["wrapped"]).hex()), "other": str(said["other"])}
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise KeyUnavailable(f"{path.name} is damaged: restore it from a backup") from exc
