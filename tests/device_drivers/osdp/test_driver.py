@@ -1,0 +1,336 @@
+"""The bus against libosdp's own peripheral devices, on a pseudo-terminal and on TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from osdp.constants import Command, CommandLEDColor
+
+from device_drivers.devices import CommandState, DeviceConfig, DoorMode, Feedback, Reader
+from device_drivers.errors import LinkError, LinkTimeout, Unsupported
+from device_drivers.events import CardRead, DoorEvent, DoorEventKind, KeysPressed
+from device_drivers.osdp.driver import OsdpBus
+from device_drivers.simulated.osdp import SimulatedBus, SimulatedReader
+from device_drivers.wiegand import encode
+from tests.device_drivers.recorded import Recorded
+
+KEYS = {1: bytes(range(1, 17)), 2: bytes(range(2, 18))}
+CARD = encode("H10301", facility=99, number=999)
+VALUE = str(99 << 16 | 999)
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pd(address: int, **more: object) -> dict[str, object]:
+    return {"address": address, "key": KEYS[address].hex(), **more}
+
+
+def bus_config(address: str, *pds: dict[str, object], **options: object) -> DeviceConfig:
+    return DeviceConfig("line", "osdp", address, options={"pds": list(pds), **options})
+
+
+@contextlib.asynccontextmanager
+async def line(
+    *readers: SimulatedReader, pds: list[dict[str, object]] | None = None, tcp: bool = False, clock: Clock | None = None
+) -> AsyncIterator[tuple[SimulatedBus, OsdpBus, Recorded]]:
+    site = SimulatedBus(*readers)
+    address = await (site.start_tcp() if tcp else site.start())
+    config = bus_config(address, *(pds or [pd(reader.address) for reader in readers]))
+    driver = OsdpBus(config, cursor=None, clock=clock) if clock else OsdpBus(config, cursor=None)
+    record = Recorded()
+    task = asyncio.create_task(driver.run(record))
+    try:
+        yield site, driver, record
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await site.stop()
+
+
+def doors(record: Recorded) -> list[tuple[DoorEventKind, int | None]]:
+    return [(event.kind, event.reader) for event in record.events if isinstance(event, DoorEvent)]
+
+
+async def within(seconds: float, waiting: Any) -> None:
+    async with asyncio.timeout(seconds):
+        await waiting
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_cards_and_pins_of_two_readers_arrive_over_secure_channels(tcp: bool) -> None:
+    first, second = SimulatedReader(1, key=KEYS[1]), SimulatedReader(2, key=KEYS[2])
+    async with line(first, second, tcp=tcp) as (_, driver, record):
+        assert isinstance(driver, Reader)
+        await within(5, driver._until(lambda: all(r.secure for r in driver._readers), 5))
+        first.show_card(CARD)
+        second.press("12")
+        second.press("34#")
+        await record.until(lambda events: len(events) == 2)
+    expected = [
+        CardRead("line", 1, VALUE, bits=CARD, card_format="wiegand-26", facility=99),
+        KeysPressed("line", 2, "1234"),
+    ]
+    assert sorted(record.events, key=str) == sorted(expected, key=str)
+
+
+async def test_identity_is_what_the_reader_says() -> None:
+    async with line(SimulatedReader(1, key=KEYS[1])) as (_, driver, _record):
+        identity = await driver.probe()
+        assert (identity.serial, identity.model) == ("line", "7.1")
+        assert driver.pd_identity(1) == identity
+        with pytest.raises(ValueError, match="no reader 9"):
+            driver.pd_identity(9)
+
+
+async def test_a_door_opens_by_a_timed_output_and_never_longer_than_the_timer_holds() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader, pds=[pd(1, door=7, output=1)]) as (_, driver, _record):
+        await driver.probe()
+        assert (await driver.open_door(7, seconds=5)).state is CommandState.DONE
+        assert (await driver.open_door(7, seconds=300)).state is CommandState.DONE
+        assert reader.pulses == [(1, 50), (1, 255)]
+        with pytest.raises(ValueError, match="no door 1"):
+            await driver.open_door(1, seconds=5)
+        assert (await driver.set_door_mode(7, DoorMode.UNLOCKED)).state is CommandState.DONE
+        assert (await driver.set_door_mode(7, DoorMode.CONTROLLED)).state is CommandState.DONE
+        assert [c["control_code"] for c in reader.told_of(Command.Output)] == [5, 5, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("what", "colour", "beeps"),
+    [
+        (Feedback.GRANTED, CommandLEDColor.Green, 1),
+        (Feedback.DENIED, CommandLEDColor.Red, 3),
+        (Feedback.LOOK_AGAIN, CommandLEDColor.Amber, 1),
+        (Feedback.WAIT, CommandLEDColor.Amber, None),
+    ],
+)
+async def test_feedback_lights_and_sounds(what: Feedback, colour: int, beeps: int | None) -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_, driver, _record):
+        await driver.probe()
+        await driver.feedback(1, what)
+        wanted = 1 if beeps is None else 2
+        await within(
+            5, reader.until(lambda: len(reader.told_of(Command.LED) + reader.told_of(Command.Buzzer)) == wanted)
+        )
+    led = reader.told_of(Command.LED)[0]
+    assert (led["on_color"], led["temporary"]) == (colour, True)
+    assert [b["rep_count"] for b in reader.told_of(Command.Buzzer)] == ([] if beeps is None else [beeps])
+
+
+async def test_tamper_power_contact_and_button_are_told_once_per_change() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader, pds=[pd(1, inputs={"0": "contact", "1": "button"})]) as (_, driver, record):
+        await driver.probe()
+        for count, act in enumerate(
+            [
+                lambda: reader.tamper(on=True),
+                lambda: reader.tamper(on=False),
+                lambda: reader.power_fail(on=True),
+                lambda: reader.power_fail(on=False),
+                lambda: reader.set_input(1, on=True),
+                lambda: reader.set_input(0, on=True),
+                lambda: reader.set_input(0, on=False),
+            ],
+            start=1,
+        ):
+            act()
+            await record.until(lambda events, count=count: len(events) == count)  # type: ignore[misc]
+    assert [kind for kind, _ in doors(record)] == [
+        DoorEventKind.TAMPER, DoorEventKind.TAMPER_CLEARED, DoorEventKind.POWER_LOST, DoorEventKind.POWER_RESTORED,
+        DoorEventKind.BUTTON, DoorEventKind.OPENED, DoorEventKind.CLOSED,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [(b"", "default key"), (bytes(16), "default key"), (bytes(range(40, 56)), "does not hold its key")],
+)
+async def test_a_reader_with_another_key_is_refused_and_alarmed_once(key: bytes, words: str) -> None:
+    reader = SimulatedReader(1, key=key)
+    async with line(reader) as (_, driver, record):
+        await record.until(lambda events: len(events) == 1)
+        reader.show_card(CARD)
+        event = record.events[0]
+        assert isinstance(event, DoorEvent)
+        assert (event.kind, event.reader) == (DoorEventKind.SECURITY, 1)
+        assert words in event.reason
+        with pytest.raises(LinkError):
+            await driver.feedback(1, Feedback.GRANTED)
+        assert (await driver.open_door(1, seconds=5)).state is CommandState.FAILED
+        with pytest.raises(LinkTimeout):
+            await driver._until(lambda: driver._readers[0].secure, 0.3)
+    assert len(record.events) == 1
+    assert reader.commands == []
+
+
+async def test_silence_of_eight_seconds_is_one_loss_and_its_end_one_return() -> None:
+    clock = Clock()
+    quiet, lively = SimulatedReader(1, key=KEYS[1]), SimulatedReader(2, key=KEYS[2])
+    async with line(quiet, lively, clock=clock) as (_, driver, record):
+        await within(5, driver._until(lambda: all(r.secure for r in driver._readers), 5))
+        quiet.go_offline()
+        # libosdp itself measures real time: it gives the reader up after its own retries.
+        await within(15, until_insecure(driver, 0))
+        assert record.events == []
+        clock.now += 8.1
+        await record.until(lambda events: len(events) == 1)
+        lively.show_card(CARD)
+        await record.until(lambda events: len(events) == 2)
+        quiet.come_back()
+        clock.now += 8.1
+        await record.until(lambda events: len(events) == 3, timeout_s=15)
+    assert doors(record) == [(DoorEventKind.LINK_LOST, 1), (DoorEventKind.LINK_RESTORED, 1)]
+
+
+async def until_insecure(driver: OsdpBus, index: int) -> None:
+    reader = driver._readers[index]
+    while reader.secure:
+        await asyncio.sleep(0)
+        driver._wake.set()
+
+
+async def test_a_pulled_cable_ends_the_driver() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    site = SimulatedBus(reader)
+    driver = OsdpBus(bus_config(await site.start_tcp(), pd(1)), cursor=None)
+    task = asyncio.create_task(driver.run(Recorded()))
+    try:
+        await driver.probe()
+        site.unplug()
+        with pytest.raises(LinkError):
+            await within(5, task)
+    finally:
+        await site.stop()
+
+
+async def test_a_line_that_cannot_be_opened_is_a_link_error() -> None:
+    with pytest.raises(LinkError):
+        await OsdpBus(bus_config("/dev/does-not-exist", pd(1)), cursor=None).run(Recorded())
+
+
+async def test_a_damaged_reply_is_survived_without_an_event() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_, driver, record):
+        await driver.probe()
+        reader.corrupt_next()
+        reader.show_card(CARD)
+        await record.until(lambda events: any(isinstance(e, CardRead) for e in events), timeout_s=20)
+    assert [e for e in record.events if isinstance(e, CardRead)] == [
+        CardRead("line", 1, VALUE, bits=CARD, card_format="wiegand-26", facility=99)
+    ]
+
+
+async def test_a_flood_of_cards_is_cut_and_alarmed_once() -> None:
+    clock = Clock()
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader, clock=clock) as (_, driver, record):
+        await driver.probe()
+        flood = asyncio.create_task(show_many(reader, 30))
+        await record.until(lambda events: any(isinstance(e, DoorEvent) for e in events), timeout_s=20)
+        flood.cancel()
+        clock.now += 4
+        await asyncio.gather(flood, return_exceptions=True)
+    assert sum(isinstance(event, CardRead) for event in record.events) == 10
+    assert doors(record) == [(DoorEventKind.SECURITY, 1)]
+
+
+async def show_many(reader: SimulatedReader, count: int) -> None:
+    for _ in range(count):
+        reader.show_card(CARD)
+        await asyncio.sleep(0.06)
+
+
+async def test_a_card_of_128_bits_and_an_endless_pin_are_refused_with_words() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_, driver, record):
+        await driver.probe()
+        reader.show_card("1" * 128)
+        await record.until(lambda events: len(events) == 1)
+        for _ in range(3):
+            reader.press("1234567")
+        await record.until(lambda events: len(events) == 2)
+        reader.press("#")
+        reader.press("42#")
+        await record.until(lambda events: len(events) == 3)
+    first, second, third = record.events
+    assert isinstance(first, DoorEvent)
+    assert isinstance(second, DoorEvent)
+    assert (first.kind, "128 bits" in first.reason) == (DoorEventKind.DENIED, True)
+    assert (second.kind, "16 digits" in second.reason) == (DoorEventKind.DENIED, True)
+    assert third == KeysPressed("line", 1, "42")
+
+
+async def test_install_mode_gives_a_new_reader_a_random_key_and_tells_both_ends() -> None:
+    reader = SimulatedReader(1)
+    async with line(reader, pds=[{"address": 1}]) as (site, driver, record):
+        await record.until(lambda events: len(events) == 1)  # until then: a reader with the default key
+        key = await driver.install(1, 10)
+        assert reader.key.hex() == key
+        assert len(set(key)) > 1
+        reader.show_card(CARD)
+        await record.until(lambda events: any(isinstance(e, CardRead) for e in events))
+        reasons = [e.reason for e in record.events if isinstance(e, DoorEvent)]
+        assert reasons[1:] == ["install mode opened for 10 s", "install mode closed: new key set"]
+        assert key not in repr(driver._readers) + repr(record.events)
+    again = SimulatedBus(SimulatedReader(1, key=bytes.fromhex(key)))
+    fresh = OsdpBus(bus_config(await again.start(), {"address": 1, "key": key}), cursor=None)
+    assert (await fresh.probe()).serial == "line"
+    await fresh.close()
+    await again.stop()
+    assert site.readers[1] is reader
+
+
+async def test_install_mode_ends_by_itself_and_keeps_the_old_key() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_, driver, record):
+        await driver.probe()
+        with pytest.raises(LinkTimeout):
+            await driver.install(1, 0.5)
+        reader.show_card(CARD)
+        await record.until(lambda events: any(isinstance(e, CardRead) for e in events), timeout_s=20)
+    assert reader.key == KEYS[1]
+    assert [e.reason for e in record.events if isinstance(e, DoorEvent)][:2] == [
+        "install mode opened for 0.5 s", "install mode closed: no new key",
+    ]  # fmt: skip
+
+
+async def test_what_an_unread_pin_or_clock_needs_is_unsupported() -> None:
+    driver = OsdpBus(bus_config("/dev/null", pd(1)), cursor=None)
+    for ask in (driver.get_time, driver.users):
+        with pytest.raises(Unsupported):
+            await ask()
+    assert (await driver.capabilities()).doors == 1
+
+
+@pytest.mark.parametrize(
+    ("pds", "words"),
+    [
+        ([], "1 to 31 readers"),
+        ([pd(1)] * 2, "same address"),
+        ([{"address": 127}], "0 to 126"),
+        ([{"address": "1"}], "0 to 126"),
+        ([{"address": 1, "key": "zz"}], "not hexadecimal"),
+        ([{"address": 1, "key": "00" * 16}], "of its own"),
+        ([{"address": 1, "key": bytes(range(0x30, 0x40)).hex()}], "of its own"),
+        ([{"address": 1, "key": "0102"}], "of its own"),
+        ([pd(1, inputs={"0": "bomb"})], "contact or button"),
+    ],
+)
+def test_impossible_lines_are_refused_with_words_but_no_key(pds: list[dict[str, object]], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        OsdpBus(bus_config("/dev/null", *pds), cursor=None)
+    assert "3031" not in str(caught.value)
