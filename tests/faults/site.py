@@ -120,6 +120,7 @@ class Site:
         self, terminal: Terminal, cursor: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """The log from the cursor on with overlap, then live, then the log again."""
+        terminal.acknowledged.update(range(cursor))  # a durable cursor says the same as an acknowledgement
         while True:
             place = terminal.border(max(0, cursor - OVERLAP))
             end = terminal.border(terminal.made)
