@@ -4,12 +4,17 @@ Finding a face needs few pixels, placing its landmarks needs the face at a stead
 searched reduced to 320 pixels (a third of the time of 640), then the face is cut out at three sizes and
 the landmarks averaged: on LFW that identified as well as or better than one pass over the whole frame,
 and a face is measured alike whether it fills the frame or not.
+
+YuNet hardly turns its landmarks with a leaning head (a roll of 20 degrees shows as 3), which ruins the
+alignment: on LFW turned by 20 degrees one probe in nine was missed, by 45 all. Its score does fall with
+roll, so the roll is read from scores and the face measured upright: none of 45 missed at 20 and 30
+degrees, two at 45.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -22,8 +27,11 @@ Frame = NDArray[np.uint8]  # (height, width, 3), BGR
 
 SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 SEARCH_SIDES = (320, 640)  # the second only when the first shows nothing: far faces in large frames
-REFINEMENTS = ((128, 0.6), (160, 0.5), (224, 0.5))  # side of the cut-out, share of it the face takes
-STRAY = 0.3  # eye distances; a refinement further off has caught something else
+CUT_OUTS = ((128, 0.6), (160, 0.5), (224, 0.5))  # side, share of it the face takes
+STRAY = 0.5  # eye distances; a face whose middle is further off is somebody else's
+TURN_DEG = 30.0  # far enough for the score to fall, near enough to be seen
+UPRIGHT_DEG = 10.0  # the estimate itself scatters by 5 degrees on upright faces
+NOT_SEEN = 0.55  # just below LOWEST_SCORE
 LOWEST_SCORE = 0.6
 SMALLEST_SIDE = 8  # of a frame worth searching
 
@@ -33,6 +41,11 @@ def checked(frame: Frame) -> Frame:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or min(frame.shape[:2]) < 1:
         raise ValueError("a frame is an array (height, width, 3) of uint8, BGR")
     return np.ascontiguousarray(frame)
+
+
+class Look(NamedTuple):
+    landmarks: NDArray[np.float64]
+    score: float
 
 
 class Yunet:
@@ -67,27 +80,50 @@ class Yunet:
         ]
 
     def refine(self, frame: Frame, face: Face) -> Face:
-        """The same face with landmarks averaged over cut-outs; as it was if none of them shows it."""
-        x, y, width, height = face.box
-        centre = np.array([x + width / 2, y + height / 2])
-        allowed = STRAY * face.eye_distance
-        landmarks: list[NDArray[np.float64]] = []
-        scores: list[float] = []
-        for side, share in REFINEMENTS:
-            scale = side * share / max(width, height, 1.0)
-            origin = centre - side / scale / 2
-            window = np.array([[scale, 0.0, -origin[0] * scale], [0.0, scale, -origin[1] * scale]])
-            smooth = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
-            cut = cv2.warpAffine(frame, window, (side, side), flags=smooth, borderMode=cv2.BORDER_REPLICATE)
-            for row in self._run(_image(cut)):
-                points = row[4:14].reshape(5, 2) / scale + origin
-                if float(np.linalg.norm(points - face.landmarks, axis=1).mean()) <= allowed:
-                    landmarks.append(points)
-                    scores.append(float(row[14]))
-                    break
-        if not landmarks:
+        """The same face with landmarks averaged over upright cut-outs; as it was if none of them shows it."""
+        seen = [look for look in (self._look(frame, face, 0.0, side, share) for side, share in CUT_OUTS) if look]
+        roll = self._roll(frame, face, seen[0].score if seen else NOT_SEEN)
+        if abs(roll) > UPRIGHT_DEG:
+            turned = [self._look(frame, face, roll, side, share) for side, share in CUT_OUTS]
+            seen = [look for look in turned if look] or seen
+        if not seen:
             return face
-        return Face(face.box, np.mean(landmarks, axis=0).astype(np.float32), float(np.mean(scores)))
+        landmarks = np.mean([look.landmarks for look in seen], axis=0).astype(np.float32)
+        return Face(face.box, landmarks, float(np.mean([look.score for look in seen])))
+
+    def _roll(self, frame: Frame, face: Face, upright: float) -> float:
+        """Degrees by which the head leans, from how the detector's score falls as the cut-out is turned: the
+        vertex of a parabola through three scores, and once more around it if the head leans far."""
+        roll = 0.0
+        for _ in range(2):
+            looks = [self._look(frame, face, roll + turn, *CUT_OUTS[0]) for turn in (-TURN_DEG, TURN_DEG)]
+            before, after = (look.score if look else NOT_SEEN for look in looks)
+            curvature = 2 * upright - before - after
+            step = TURN_DEG * float(np.sign(after - before))
+            if curvature > 1e-3:
+                step = float(np.clip(TURN_DEG * (after - before) / (2 * curvature), -TURN_DEG, TURN_DEG))
+            roll += step
+            if abs(step) <= TURN_DEG / 2:
+                break
+            look = self._look(frame, face, roll, *CUT_OUTS[0])
+            upright = look.score if look else NOT_SEEN
+        return roll
+
+    def _look(self, frame: Frame, face: Face, roll: float, side: int, share: float) -> Look | None:
+        """The face in a square cut-out turned by `roll` degrees, its landmarks back in the frame's pixels."""
+        x, y, width, height = face.box
+        centre = (x + width / 2, y + height / 2)
+        scale = side * share / max(width, height, 1.0)
+        window = cv2.getRotationMatrix2D(centre, roll, scale)
+        window[:, 2] += np.array([side / 2 - centre[0], side / 2 - centre[1]])
+        smooth = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+        cut = cv2.warpAffine(frame, window, (side, side), flags=smooth, borderMode=cv2.BORDER_REPLICATE)
+        back = np.asarray(cv2.invertAffineTransform(window), np.float64)
+        for row in self._run(_image(cut)):
+            landmarks = row[4:14].reshape(5, 2) @ back[:, :2].T + back[:, 2]
+            if float(np.linalg.norm(landmarks.mean(axis=0) - face.landmarks.mean(axis=0))) <= STRAY * face.eye_distance:
+                return Look(landmarks, float(row[14]))
+        return None
 
     def _run(self, image: Frame) -> NDArray[np.float32]:
         with self._lock:

@@ -1,0 +1,295 @@
+"""Face identification on labelled photographs: error rates with confidence intervals, and the impostor curve.
+
+    make accuracy ARGS="face --people 400 --engine sface"
+    make accuracy ARGS="face --people 0 --write"      all people; writes the calibration table
+
+Enrolled: people with more photographs than are enrolled of each; their other photographs are the probes.
+Unknown: people with a single photograph. Gates are off in the first tables, so that they show the engine;
+the last table shows what the gates refuse and what is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent.matching import calibration as curves
+from edge_agent.matching.decision import Targets, Thresholds
+from edge_agent.matching.quality import ENROLMENT, PROBE, judge
+from templates_store.gallery.vectors_basis import Metric
+from tests.accuracy.degradations import DEGRADATIONS
+from tests.accuracy.faces import Measured, measure_all, people, ungated
+
+TABLE = Path(curves.__file__).parent / "calibration_face.json"
+Matrix = NDArray[np.float64]
+GOALS = {1: 0.96, 3: 0.985}
+console = Console(width=150)
+
+
+def scores(metric: Metric, probes: Matrix, references: Matrix) -> Matrix:
+    if metric is Metric.COSINE:
+        return np.asarray(_unit(probes) @ _unit(references).T)
+    squares = (probes**2).sum(1)[:, None] + (references**2).sum(1)[None, :] - 2 * probes @ references.T
+    return np.asarray(-np.sqrt(np.maximum(squares, 0.0)), np.float64)
+
+
+def _unit(rows: Matrix) -> Matrix:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float64)
+
+
+class Trial:
+    """Scores of one enrolment: probes of enrolled people and of unknown ones against a reference each."""
+
+    def __init__(self, metric: Metric, found: dict[str, list[Measured]], photographs: int) -> None:
+        enrolled = {name: items for name, items in found.items() if len(items) > photographs}
+        references: list[Matrix] = []
+        probes: list[Matrix] = []
+        labels: list[int] = []
+        self.missed = 0  # probes in which no face was found: misses, whatever the threshold
+        for items in enrolled.values():
+            vectors = [item.reference for item in items[:photographs] if item.reference is not None]
+            if not vectors:
+                self.missed += len(items) - photographs
+                continue
+            wide = np.array(vectors, np.float64)
+            references.append((_unit(wide) if metric is Metric.COSINE else wide).mean(0))
+            for item in items[photographs:]:
+                if item.probe is None:
+                    self.missed += 1
+                else:
+                    probes.append(item.probe.astype(np.float64))
+                    labels.append(len(references) - 1)
+        unknown = [items[0].probe for items in found.values() if len(items) == 1 and items[0].probe is not None]
+        self.labels = np.array(labels)
+        self.known = scores(metric, np.array(probes), np.array(references))
+        self.unknown = scores(metric, np.array(unknown, np.float64), np.array(references)).max(1)
+        self.genuine = self.known[np.arange(len(labels)), self.labels]
+        self.right = self.known.argmax(1) == self.labels
+        others = self.known.copy()
+        others[np.arange(len(labels)), self.labels] = -np.inf
+        self.impostors = np.sort(others[np.isfinite(others)])
+
+    @property
+    def attempts(self) -> int:
+        return len(self.labels) + self.missed
+
+    def threshold_at_fpir(self, fpir: float) -> float:
+        ranked = np.sort(self.unknown)[::-1]
+        return float(np.nextafter(ranked[min(int(fpir * len(ranked)), len(ranked) - 1)], np.inf))
+
+    def tpir(self, fpir: float) -> int:
+        """Hits: the right person first, and accepted."""
+        return int((self.right & (self.genuine >= self.threshold_at_fpir(fpir))).sum())
+
+    def tar(self, far: float, chosen: NDArray[np.intp] | None = None) -> float:
+        limit = self.impostors[len(self.impostors) - 1 - int(far * len(self.impostors))]
+        genuine = self.genuine if chosen is None else self.genuine[chosen]
+        return float((genuine > limit).mean())
+
+    def eer(self, chosen: NDArray[np.intp] | None = None) -> float:
+        genuine = np.sort(self.genuine if chosen is None else self.genuine[chosen])
+        limits = np.linspace(self.impostors[0], genuine[-1], 4000)
+        misses = np.searchsorted(genuine, limits) / len(genuine)
+        accepts = 1.0 - np.searchsorted(self.impostors, limits) / len(self.impostors)
+        at = int(np.argmin(np.abs(misses - accepts)))
+        return float((misses[at] + accepts[at]) / 2)
+
+
+def wilson(hits: int, of: int) -> str:
+    """Share with its 95 % interval."""
+    if not of:
+        return "-"
+    share, z = hits / of, 1.96
+    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
+    half = z * np.sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
+    return f"{share:.4f} ({middle - half:.3f}-{middle + half:.3f})"
+
+
+def _bootstrap(trial: Trial, figure: str) -> str:
+    rng = np.random.default_rng(0)
+    count = len(trial.labels)
+    value = trial.eer() if figure == "eer" else trial.tar(1e-3)
+    draws = [rng.integers(0, count, count) for _ in range(100)]
+    spread = np.quantile([trial.eer(d) if figure == "eer" else trial.tar(1e-3, d) for d in draws], (0.025, 0.975))
+    return f"{value:.4f} ({spread[0]:.3f}-{spread[1]:.3f})"
+
+
+def identification(name: str, metric: Metric, found: dict[str, list[Measured]]) -> list[str]:
+    """The main table; returns what missed its goal."""
+    table = Table(title=f"{name}: identification, shares with 95 % intervals")
+    for column in (
+        "photos",
+        "enrolled/probes/unknown",
+        "EER",
+        "TAR@FAR 1e-3",
+        "rank-1",
+        "TPIR@FPIR 1 %",
+        "TPIR@FPIR .1 %",
+    ):
+        table.add_column(column)
+    missed = []
+    for photographs in (1, 3):
+        trial = Trial(metric, found, photographs)
+        if len(trial.labels) < 20 or len(trial.unknown) < 20:
+            continue
+        hits = trial.tpir(0.01)
+        table.add_row(
+            str(photographs),
+            f"{trial.known.shape[1]}/{trial.attempts}/{len(trial.unknown)}",
+            _bootstrap(trial, "eer"),
+            _bootstrap(trial, "tar"),
+            wilson(int(trial.right.sum()), trial.attempts),
+            wilson(hits, trial.attempts),
+            wilson(trial.tpir(0.001), trial.attempts) if len(trial.unknown) >= 1000 else
+            wilson(trial.tpir(0.001), trial.attempts) + f" none of {len(trial.unknown)}",
+        )  # fmt: skip
+        if name == "sface" and hits / trial.attempts < GOALS[photographs]:
+            missed.append(f"TPIR@FPIR 1 % with {photographs} photograph(s): {hits / trial.attempts:.4f}")
+    console.print(table)
+    return missed
+
+
+def impostor_curve(name: str, pipeline: str, metric: Metric, found: dict[str, list[Measured]]) -> curves.Calibration:
+    """Every probe against every other person's reference."""
+    listed = [(person, item) for person, items in found.items() for item in items if item.probe is not None]
+    names = np.unique([person for person, _ in listed], return_inverse=True)[1]
+    all_scores = scores(
+        metric,
+        np.array([item.probe for _, item in listed], np.float64),
+        np.array([item.reference for _, item in listed], np.float64),
+    )
+    strangers = all_scores[names[:, None] != names[None, :]]
+    where = f"LFW, {len(found)} people, {len(listed)} photographs, every probe against every other person's reference"
+    curve = curves.measured(pipeline, strangers, comparisons=len(strangers), measured_on=where)
+    table = Table(title=f"{name}: score that strangers reach ({len(strangers)} comparisons)")
+    for rate in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
+        table.add_column(f"FMR {rate:.0e}")
+    table.add_row(*(f"{curve.threshold(rate):.4f}" for rate in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)))
+    console.print(table)
+    return curve
+
+
+def targets_kept(name: str, metric: Metric, found: dict[str, list[Measured]], pipeline: str) -> None:
+    """A threshold set from half of the people must keep its target on the other half."""
+    order = np.random.default_rng(0).permutation(sorted(found))
+    halves = [{person: found[person] for person in part} for part in (order[::2], order[1::2])]
+    table = Table(title=f"{name}: FPIR aimed at (curve of one half) and met (other half)")
+    for column in ("aimed", "met", "TPIR then"):
+        table.add_column(column)
+    for aimed in (0.05, 0.01, 0.003):
+        accepted = unknown = hits = attempts = 0
+        for own, other in (halves, halves[::-1]):
+            listed = [(person, item) for person, items in own.items() for item in items if item.probe is not None]
+            names = np.unique([person for person, _ in listed], return_inverse=True)[1]
+            probes = np.array([item.probe for _, item in listed], np.float64)
+            references = np.array([item.reference for _, item in listed], np.float64)
+            strangers = scores(metric, probes, references)[names[:, None] != names[None, :]]
+            curve = curves.measured(pipeline, strangers, comparisons=len(strangers), measured_on="half")
+            trial = Trial(metric, other, 1)
+            limit = Thresholds.of(curve, Targets(fpir=aimed), gallery_size=trial.known.shape[1]).identify
+            accepted += int((trial.unknown >= limit).sum())
+            unknown += len(trial.unknown)
+            hits += int((trial.right & (trial.genuine >= limit)).sum())
+            attempts += trial.attempts
+        table.add_row(f"{aimed:.3f}", wilson(accepted, unknown), wilson(hits, attempts))
+    console.print(table)
+
+
+def gates(name: str, metric: Metric, found: dict[str, list[Measured]], limit: int) -> None:
+    """What degradation does to probes, what the gates refuse of it, and what is left."""
+    baseline = Trial(metric, found, 1)
+    threshold = baseline.threshold_at_fpir(0.01)
+    several = {person: items for person, items in found.items() if len(items) > 1 and items[0].reference is not None}
+    references = np.array([items[0].reference for items in several.values()], np.float64)
+    chosen = list(several)[:limit]
+    paths = people(0)
+    table = Table(title=f"{name}: degraded probes at FPIR 1 %, {len(chosen)} people; probe and enrolment gates")
+    for column in (
+        "",
+        "found",
+        "TPIR, no gates",
+        "refused: probe",
+        "TPIR of accepted",
+        "refused: enrolment",
+        "because",
+    ):
+        table.add_column(column)
+    for label, change in {"as they are": None, **DEGRADATIONS}.items():
+        second = {person: paths[person][1:2] for person in chosen}
+        if change is None:
+            results = {person: found[person][1:2] for person in chosen}
+        else:
+            results = measure_all(name, second, change=change, label=label)
+        table.add_row(label, *_gated(metric, several, references, results, threshold))
+    console.print(table)
+
+
+def _gated(
+    metric: Metric,
+    several: dict[str, list[Measured]],
+    references: Matrix,
+    results: dict[str, list[Measured]],
+    threshold: float,
+) -> Sequence[str]:
+    order = {person: i for i, person in enumerate(several)}
+    hits = accepted = kept = enrolment = detected = 0
+    why: Counter[str] = Counter()
+    for person, items in results.items():
+        item = items[0]
+        if item.probe is None or item.quality is None:
+            continue
+        detected += 1
+        row = scores(metric, item.probe[None, :].astype(np.float64), references)[0]
+        hit = int(row.argmax()) == order[person] and row.max() >= threshold
+        hits += hit
+        refused = judge(item.quality, PROBE)
+        if refused is None:
+            accepted += 1
+            kept += hit
+        else:
+            why[refused.fault.value] += 1
+        enrolment += judge(item.quality, ENROLMENT) is not None
+    total = len(results)
+    return (
+        f"{detected / total:.3f}",
+        wilson(hits, total),
+        f"{1 - accepted / max(detected, 1):.3f}",
+        wilson(kept, accepted),
+        f"{enrolment / max(detected, 1):.3f}",
+        ", ".join(f"{fault} {count}" for fault, count in why.most_common(2)),
+    )
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="face")
+    parser.add_argument("--people", type=int, default=300, help="people to measure; 0 for all there are")
+    parser.add_argument("--degraded", type=int, default=60, help="people whose degraded photographs are measured")
+    parser.add_argument("--engine", choices=["sface", "dlib", "both"], default="both")
+    parser.add_argument("--write", action="store_true", help="write the impostor curves to the calibration table")
+    options, _ = parser.parse_known_args(argv)
+    photographs = people(options.people)
+    missed: list[str] = []
+    written = {} if not TABLE.exists() else curves.read_table(TABLE)
+    for name in ["sface", "dlib"] if options.engine == "both" else [options.engine]:
+        engine = ungated(name)
+        found = measure_all(name, photographs)
+        total = sum(map(len, found.values()))
+        seen = sum(item.probe is not None for items in found.values() for item in items)
+        console.print(f"{name}: {engine.format.pipeline}, face found in {wilson(seen, total)} of {total} photographs")
+        missed += identification(name, engine.metric, found)
+        written[engine.format.pipeline] = impostor_curve(name, engine.format.pipeline, engine.metric, found)
+        targets_kept(name, engine.metric, found, engine.format.pipeline)
+        if name == "sface" and options.degraded:
+            gates(name, engine.metric, found, options.degraded)
+    if options.write:
+        curves.write_table(TABLE, written.values())
+        console.print(f"written: {TABLE.name}")
+    if missed:
+        raise SystemExit("; ".join(missed))
