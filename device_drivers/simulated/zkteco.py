@@ -85,6 +85,7 @@ class SimulatedZkTerminal:
         self.enabled = True
         self.doors_opened: list[float] = []  # seconds of each order
         self.requests: list[int] = []  # command of each request, the newest thousand
+        self.frames_waiting = 0  # of answers that are being sent with pauses
         self.refused_clients = 0
         self.unsound_requests = 0
         self.online = False
@@ -435,9 +436,14 @@ class SimulatedZkTerminal:
         loop = asyncio.get_running_loop()
         at = max(loop.time(), self._busy_until)
         for command, payload in frames:
-            loop.call_at(at, self._send, peer, command, peer.session, reply_no, payload)
+            self.frames_waiting += 1
+            loop.call_at(at, self._send_late, peer, command, peer.session, reply_no, payload)
             at += gap
         self._busy_until = at
+
+    def _send_late(self, peer: Peer, command: int, session: int, reply_no: int, payload: bytes) -> None:
+        self.frames_waiting -= 1
+        self._send(peer, command, session, reply_no, payload)
 
 
 def _data_frames(peer: Peer, data: bytes, *, announced: int) -> list[tuple[int, bytes]]:

@@ -21,6 +21,7 @@ class Quirks:
     told_users: int | None = None
     one_dword_sizes: bool = False  # GET_FREE_SIZES answers a single zero
     live_events: bool = True  # False: REG_EVENT is refused
+    refuses_empty_tables: bool = False
     template_table: bool = True  # False: templates are given one by one only
     frame_gap_s: float = 0.0  # pause between frames of one answer; some clients need one frame a read
 
@@ -48,6 +49,8 @@ class TransferBuffer:
         elif command == Command.DB_RRQ and table == Table.FINGERTMP and self._quirks.template_table:
             body = self._memory.template_table()
         else:
+            return None
+        if not body and self._quirks.refuses_empty_tables:
             return None
         return len(body).to_bytes(4, "little") + body
 

@@ -89,7 +89,7 @@ class AttendanceLog:
 
         The cursor moves when the next batch is asked for, that is, once this one has been recorded.
         """
-        async with self._tables.open(Command.ATTLOG_RRQ, Table.ATTLOG) as table:
+        async with self._tables.open(Command.ATTLOG_RRQ, Table.ATTLOG, may_be_empty=told_count == 0) as table:
             body = await _body_size(table)
             if not body:
                 self.count_is_true = told_count == 0

@@ -187,13 +187,8 @@ class People:
 
     async def _entries(self) -> list[UserRecord]:
         count = (await read_sizes(self._connection)).users
-        try:
-            async with self._tables.open(Command.USERTEMP_RRQ, Table.USER) as table:
-                body = await table.body()
-        except DeviceRefused:
-            if count:
-                raise
-            body = b""  # some firmware refuses to read an empty table
+        async with self._tables.open(Command.USERTEMP_RRQ, Table.USER, may_be_empty=not count) as table:
+            body = await table.body()
         entries = split_users(body, count=count)
         if entries:
             self._user_size = len(body) // len(entries)

@@ -83,10 +83,18 @@ class TableReader:
         return self._lock
 
     @contextlib.asynccontextmanager
-    async def open(self, command: Command, table: Table) -> AsyncIterator[PreparedTable]:
-        """Raises DeviceError. The terminal's buffer is freed on leaving, also after a fault."""
+    async def open(self, command: Command, table: Table, *, may_be_empty: bool = False) -> AsyncIterator[PreparedTable]:
+        """Raises DeviceError. The terminal's buffer is freed on leaving, also after a fault.
+
+        Some firmware refuses to read a table with nothing in it; `may_be_empty` takes a refusal for that.
+        """
         async with self._lock:
-            prepared = await self._prepare(command, table)
+            try:
+                prepared = await self._prepare(command, table)
+            except DeviceRefused:
+                if not may_be_empty:
+                    raise
+                prepared = PreparedTable(self._connection, size=0, held=b"")
             try:
                 yield prepared
             finally:

@@ -18,6 +18,7 @@ _U28 = struct.Struct("<HB5s8sIxBhI")
 _U72 = struct.Struct("<HB8s24sIBHHHH24s")
 MAX_CARD = 0xFFFFFFFF
 MAX_UID = 0xFFFE
+MAX_ENTRY = 512
 LANGUAGE_CHINESE = "83"  # the terminal's `Language` option: the letter S, simplified Chinese
 
 
@@ -114,13 +115,14 @@ def split_users(table: bytes, *, count: int) -> list[UserRecord]:
     """Entries of a user table without its size prefix. Raises ProtocolError if no entry size fits."""
     if not table:
         return []
-    size = len(table) // count if count > 0 and len(table) % count == 0 else 0
-    if size != 28 and not 72 <= size <= 512:
-        fitting = [known for known in USER_SIZES if len(table) % known == 0]
-        if not fitting:
-            raise ProtocolError(f"user table of {len(table)} bytes, said to hold {count} users, fits no layout")
-        # 28 * 18 = 72 * 7: where both divide, the right one has no uid twice and no uid zero.
-        size = max(fitting, key=lambda known: _share_good(table, known))
+    told = len(table) // count if count > 0 and len(table) % count == 0 else 0
+    sizes = [size for size in USER_SIZES if len(table) % size == 0]
+    if told in USER_SIZES or USER_SIZES[-1] < told <= MAX_ENTRY:
+        sizes = [told, *(size for size in sizes if size != told)]
+    if not sizes:
+        raise ProtocolError(f"user table of {len(table)} bytes, said to hold {count} users, fits no layout")
+    # The count may be wrong, and 18 entries of 28 bytes are as long as 7 of 72: the right size decodes better.
+    size = max(sizes, key=lambda size: _share_good(table, size))
     return [UserRecord.decode(table[i : i + size]) for i in range(0, len(table), size)]
 
 

@@ -46,12 +46,10 @@ class Recorder:
         return [punch for punch in self.punches if punch.origin is origin]
 
 
-def driver_of(
-    terminal: SimulatedZkTerminal, *, cursor: bytes | None = None, password: str = "", serial: str = "", **options: Any
-) -> ZktecoTerminal:
-    config = DeviceConfig(
-        name="gate", kind="zkteco", address=terminal.address, serial=serial, password=password, options=options
-    )
+def driver_of(terminal: SimulatedZkTerminal, *, cursor: bytes | None = None, **settings: Any) -> ZktecoTerminal:
+    """`settings` are fields of DeviceConfig where it has them, options otherwise."""
+    fields = {key: settings.pop(key) for key in ("password", "serial", "timezone", "encoding") if key in settings}
+    config = DeviceConfig(name="gate", kind="zkteco", address=terminal.address, options=settings, **fields)
     return ZktecoTerminal(config, cursor=cursor)
 
 
