@@ -10,11 +10,13 @@ import pytest
 
 from templates_store.errors import Duplicate
 from templates_store.gallery import minutiae
+from templates_store.gallery.finger_code import prepare
+from templates_store.gallery.finger_template import MinutiaeTemplate
 from templates_store.gallery.minutiae import MinutiaeGallery, compare
 from templates_store.template import SubjectId, TemplateId
 from tests.templates_store.gallery.fingers import again, finger, nothing
 
-Row = tuple[SubjectId, TemplateId, minutiae.MinutiaeTemplate]
+Row = tuple[SubjectId, TemplateId, MinutiaeTemplate]
 
 
 def row(seed: int) -> Row:
@@ -62,7 +64,7 @@ def test_a_removed_subject_is_in_no_array_and_may_enrol_again() -> None:
     assert gallery.remove(SubjectId("s4")) == 0
     assert len(gallery) == 19
     assert all(found.subject_id != "s4" for found in gallery.search(finger(4), k=19))
-    gone = minutiae.prepare(finger(4)).cylinders.bits[0].tobytes()
+    gone = prepare(finger(4)).cylinders.bits[0].tobytes()
     assert not any(gone in block.segment.bits.tobytes() for block in gallery._blocks)
     gallery.add(*row(4))
     assert gallery.search(finger(4), k=1)[0].subject_id == "s4"
