@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from edge_agent.matching.pad import ChallengeState, Turn, TurnChallenge
 from edge_agent.policy.consent import Terms, fault_of, terms_fault
 from edge_agent.policy.rules import BIOMETRIC, Factor
 from templates_store.template import Modality, Purpose, SubjectId
+
+log = logging.getLogger(__name__)
 
 LOOKS = 3  # good samples that may miss before it counts as one failed attempt
 FINGER_TIMEOUT_S = 5.0
@@ -94,6 +97,7 @@ class Sensing:
         self._driver = driver
         self._now = now
         self._monotonic = monotonic
+        self._notes: set[asyncio.Task[None]] = set()
 
     # Leave
 
@@ -260,7 +264,19 @@ class Sensing:
         try:
             yield
         finally:
-            await asyncio.shield(self._note(AuditEntry("agent", "sensor.close", device, details=details)))
+            # The sensor is closed already: nobody at the door waits until that is written down.
+            task = asyncio.create_task(self._note(AuditEntry("agent", "sensor.close", device, details=details)))
+            self._notes.add(task)
+            task.add_done_callback(self._noted)
+
+    def _noted(self, task: asyncio.Task[None]) -> None:
+        self._notes.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("sensor_close_not_recorded", exc_info=error)
+
+    async def close(self) -> None:
+        """Wait for what is still being written."""
+        await asyncio.gather(*self._notes, return_exceptions=True)
 
     async def _note(self, entry: AuditEntry) -> None:
         now = self._now()

@@ -50,7 +50,7 @@ from edge_agent.galleries import Galleries
 from edge_agent.identification import Identification
 from edge_agent.matching.calibration import Calibration
 from edge_agent.matching.decision import Targets
-from edge_agent.matching.face import FaceSample
+from edge_agent.matching.face import FaceEngine, FaceSample
 from edge_agent.matching.fingerprint import FingerSample
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.matching.quality import Face, FaceQuality
@@ -482,13 +482,21 @@ class Site:
         return await self.outbox.events(type_prefix=prefix or None, limit=1000)
 
     async def audited(self) -> list[tuple[str, str]]:
+        await self.sensing.close()
         return await self.database.read(lambda c: c.execute("SELECT action, object FROM audit ORDER BY seq").fetchall())
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path, rules: dict[str, Any] | None = None, *, unsealed: bool = True) -> AsyncIterator[Site]:
+async def site(
+    folder: Path,
+    rules: dict[str, Any] | None = None,
+    *,
+    unsealed: bool = True,
+    face: FaceEngine | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Site]:
     """A running site; its tasks end with the block."""
-    clock = Clock()
+    clock = clock or Clock()
     database = Database.open(folder / "agent.db", clock=clock.now, free=lambda _: 1 << 40, ballast_bytes=4096)
     roster = Roster(b"k" * 32, hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     audit = AuditLog(b"a" * 32)
@@ -516,7 +524,7 @@ async def site(folder: Path, rules: dict[str, Any] | None = None, *, unsealed: b
     doors = Doors(database, presence, rules=lambda: found.rules, driver=devices.get, now=clock.now)
     identification = Identification(
         galleries,
-        face=NumberFaces(),
+        face=face or NumberFaces(),
         finger=NumberFingers(),  # type: ignore[arg-type]
         calibration=calibration,
         targets=lambda _: Targets(),
@@ -617,6 +625,7 @@ async def site(folder: Path, rules: dict[str, Any] | None = None, *, unsealed: b
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        await sensing.close()
         await doors.close()
         database.close()
         store.close()

@@ -1,0 +1,208 @@
+"""From a frame, a finger or a card to the relay command: look-up, search, rules, fsync and command included.
+
+The site is the flow tests' (real database on disk, galleries, rules); the camera hands over a real photograph
+where ../shared/data is present, and the engine is the one that ships. Relays are doubles: their wire is not measured.
+Beside each latency stands that of an empty durable commit of the same machine at the same time: it is the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_drivers.devices import VideoFrame
+from edge_agent.identification import Subject
+from edge_agent.matching.face import FaceSample, YunetSface
+from edge_agent.matching.images import read_image
+from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateId
+from tests.flows.site import RULES, Clock, Panel, Site, TestCamera, consent, site
+from tests.shared_data import SHARED
+
+ENROLLED = 10_000
+DOORS = 50
+
+
+class RealClock(Clock):
+    """Consents and grants are judged by the time of the run."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def figures(name: str, seconds: list[float], limit_ms: float | None = None) -> None:
+    ms = np.sort(np.asarray(seconds)) * 1e3
+    p50, p95, p99 = (float(np.percentile(ms, q)) for q in (50, 95, 99))
+    verdict = "" if limit_ms is None else f"  limit {limit_ms:.0f}: {'kept' if p99 < limit_ms else 'MISSED'}"
+    print(f"{name:<44} n={len(ms):<4} median {p50:8.2f}  p95 {p95:8.2f}  p99 {p99:8.2f} ms{verdict}")
+
+
+async def commit_floor(s: Site, count: int) -> list[float]:
+    took = []
+    for n in range(count):
+        start = time.perf_counter()
+        await s.database.write(lambda c, n=n: c.execute("INSERT OR REPLACE INTO attempts VALUES ('x', ?, 0, '')", (n,)))
+        took.append(time.perf_counter() - start)
+    return took
+
+
+class TimedPanel(Panel):
+    """Notes when each relay was told."""
+
+    def __init__(self, name: str = "panel") -> None:
+        super().__init__(name)
+        self.told: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+
+    async def open_door(self, door: int, *, seconds: float) -> Any:
+        self.told.put_nowait((door, time.perf_counter()))
+        return await super().open_door(door, seconds=seconds)
+
+
+async def times(panel: TimedPanel, count: int, ask: Callable[[int], Awaitable[object]], s: Site) -> list[float]:
+    took = []
+    for n in range(count):
+        start = time.perf_counter()
+        await ask(n)
+        async with asyncio.timeout(30):
+            _, told = await panel.told.get()
+            await s.passage()
+        took.append(told - start)
+    return took
+
+
+class PhotoCamera(TestCamera):
+    """Hands over copies of one photograph."""
+
+    def __init__(self, photo: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        super().__init__()
+        self.photo = photo
+
+    async def _frames(self) -> Any:
+        while True:
+            await self.people.get()
+            yield VideoFrame(self.photo.copy(), time.monotonic())
+
+
+def photograph(engine: YunetSface) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    """640x480, as a camera gives it, with one face in it that is fit to enrol."""
+    folder = SHARED / "faces" / "lfw"
+    for path in sorted(folder.glob("*/*.jpg"))[:40] if folder.exists() else []:
+        photo = read_image(path)
+        height, width = photo.shape[:2]
+        frame = np.full((480, 640, 3), 127, np.uint8)
+        top, left = (480 - height) // 2, (640 - width) // 2
+        if top >= 0 and left >= 0:
+            frame[top : top + height, left : left + width] = photo
+            if isinstance(engine.reference(frame), FaceSample):
+                return frame
+    return None
+
+
+def enrol_crowd(s: Site, engine: YunetSface, photo: np.ndarray[Any, np.dtype[np.uint8]], count: int) -> None:
+    """`count` strangers of random direction and the person of the photograph, under the subject 'ann'."""
+    sample = engine.reference(photo)
+    if not isinstance(sample, FaceSample):
+        raise SystemExit(f"the photograph cannot be enrolled: {sample.fault}")
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(count, engine.format.dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    now = datetime.now(UTC)
+    people = [("ann", sample.vector), *((f"s{n}", vector) for n, vector in enumerate(vectors))]
+    batch = []
+    for subject, vector in people:
+        given = consent(subject, Modality.FACE, Purpose.ACCESS, now=now)
+        template = Template(
+            TemplateId(f"t-{subject}"), SubjectId(subject), Modality.FACE, Purpose.ACCESS, engine.format,
+            vector.astype("<f4").tobytes(),
+        )  # fmt: skip
+        batch.append((given, [template]))
+    s.store.enrol_many(batch)
+    print(f"loaded {s.galleries.load(s.store):,} templates from the sealed store")
+
+
+def many_doors() -> dict[str, Any]:
+    doors = [{**RULES["doors"][0], "name": f"d{n}", "device": f"panel{n % 5}", "relay": n + 1} for n in range(DOORS)]
+    points = [{"name": f"p{n}", "door": f"d{n}", "reader": "readers", "reader_no": n} for n in range(DOORS)]
+    names = [door["name"] for door in doors]
+    return {**RULES, "schedules": {}, "doors": doors, "points": points, "groups": [
+        {"name": "staff", "grants": [{"doors": names}]}
+    ]}  # fmt: skip
+
+
+async def one_door(folder: Path, rounds: int) -> None:
+    always = {**RULES, "schedules": {}, "groups": [{"name": "staff", "grants": [{"doors": ["front"]}]}]}
+    engine = YunetSface()
+    photo = photograph(engine)
+    async with site(folder, always, face=engine, clock=RealClock()) as s:
+        panel = s.devices["panel"] = TimedPanel()
+        await s.add("ann", card="1111")
+        figures("one durable commit (floor)", await commit_floor(s, rounds))
+        figures("card -> relay", await times(panel, rounds, lambda _: s.card("1111"), s), 30)
+        s.enrol_finger("ann", 3)
+        for person in range(20, 40):
+            await s.add(f"f{person}")
+            s.enrol_finger(f"f{person}", person)
+        figures(
+            "finger -> relay, 21 enrolled, no extraction", await times(panel, rounds // 2, lambda _: s.finger(3), s)
+        )
+        if photo is None:
+            print("no photographs under ../shared/data/faces/lfw: frame -> relay is not measured")
+            return
+        camera = s.devices["camera"] = PhotoCamera(photo)
+        enrol_crowd(s, engine, photo, ENROLLED)
+
+        async def look(_: int) -> None:
+            camera.show(1)
+            s.entry.look("gate")
+
+        await times(panel, 5, look, s)
+        alone = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            sample = engine.sample(photo)
+            if isinstance(sample, FaceSample):
+                s.sensing.identification.decide(sample, Subject(Purpose.ACCESS))
+            alone.append(time.perf_counter() - start)
+        figures("detect, embed and search alone", alone)
+        figures(f"frame 640x480 -> relay, {ENROLLED:,} enrolled", await times(panel, rounds, look, s), 250)
+        figures("one durable commit (floor, again)", await commit_floor(s, rounds))
+
+
+async def busy(folder: Path, rounds: int) -> None:
+    async with site(folder, many_doors(), clock=RealClock()) as s:
+        panels = {f"panel{n}": TimedPanel(f"panel{n}") for n in range(5)}
+        s.devices |= panels
+        for n in range(DOORS):
+            await s.add(f"person{n}", card=f"{7000 + n}")
+        took: list[float] = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            for n in range(DOORS):
+                await s.card(f"{7000 + n}", reader=n, device="readers")
+            for _ in range(DOORS):
+                await s.passage()
+            for panel in panels.values():
+                while not panel.told.empty():
+                    took.append(panel.told.get_nowait()[1] - start)
+        figures(f"card -> relay, {DOORS} doors in the same moment", took)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="doors")
+    parser.add_argument("--rounds", type=int, default=100)
+    rounds = max(4, parser.parse_args(argv).rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "one").mkdir()
+        (Path(folder) / "many").mkdir()
+        asyncio.run(one_door(Path(folder) / "one", rounds))
+        asyncio.run(busy(Path(folder) / "many", max(4, rounds // 10)))
