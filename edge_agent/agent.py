@@ -32,6 +32,7 @@ from edge_agent.database import Database, utc_now
 from edge_agent.delivery.outbox import Event, Outbox
 from edge_agent.delivery.upstreams import Upstreams
 from edge_agent.doors import Doors
+from edge_agent.enrolment import Enrolment
 from edge_agent.entry import Entry
 from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
@@ -41,6 +42,7 @@ from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
 from edge_agent.roster import Roster
 from edge_agent.sensing import Sensing
+from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
 KEEP_PEOPLE = frozenset({"zkteco", "adms", "isapi", "c3", "uhppote"})  # kinds with people in their own memory
@@ -119,6 +121,19 @@ class Agent:
             now=clock,
             monotonic=time.monotonic,
         )
+        self.enrolment = Enrolment(
+            database=database,
+            store=self.biometrics.store,
+            galleries=self.biometrics.galleries,
+            identification=self.biometrics.identification,
+            audit=self.audit,
+            terms=self.biometrics.terms,
+            sensor_on=self.biometrics.sensor_on,
+            driver=self.fleet.driver,
+            now=clock,
+            monotonic=time.monotonic,
+            enrolled=self._enrolled,
+        )
         self.erasure = Erasure(
             database=database,
             store=self.biometrics.store,
@@ -178,6 +193,13 @@ class Agent:
             fleet=self.fleet,
             upstreams=self.upstreams,
             adms=self.adms,
+            doors=self.doors,
+            rules=lambda: self.rules,
+            conclusion=self.conclusion,
+            biometrics=self.biometrics,
+            enrolment=self.enrolment,
+            erasure=self.erasure,
+            make_backup=self.make_backup,
             started_at=self.started_at,
             data_dir=self.config.gateway.data_dir,
         )
@@ -258,11 +280,20 @@ class Agent:
 
     async def refresh_backup(self) -> None:
         """After an erasure: earlier archives do not open any more, so the standing one is written anew."""
-        target = self.config.gateway.data_dir / "backup" / "gateway.backup"
-        if target.exists() and not self.biometrics.sealed:
-            await asyncio.to_thread(
-                self.biometrics.store.backup, target, others={"agent.db": self.config.gateway.data_dir / "agent.db"}
-            )
+        if self._backup_file.exists() and not self.biometrics.sealed:
+            await self.make_backup()
+
+    async def make_backup(self) -> Path:
+        """An encrypted, verified archive of both databases. Raises Sealed, StoreError."""
+        target = self._backup_file
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        others = {"agent.db": self.config.gateway.data_dir / "agent.db"}
+        await asyncio.to_thread(self.biometrics.store.backup, target, others=others)
+        return target
+
+    async def _enrolled(self, subject: SubjectId) -> None:
+        """Terminals that match by themselves use their own templates: nothing of ours is sent to them."""
+        log.info("subject_enrolled subject=%s", subject)
 
     async def _all_delivered(self) -> bool:
         return await self.outbox.depth() == 0
@@ -310,6 +341,10 @@ class Agent:
         except FileNotFoundError:
             return []
         return [audit.Anchor(int(seq), bytes.fromhex(mac)) for seq, mac in (line.split() for line in lines)]
+
+    @property
+    def _backup_file(self) -> Path:
+        return self.config.gateway.data_dir / "backup" / "gateway.backup"
 
     @property
     def _anchor_file(self) -> Path:

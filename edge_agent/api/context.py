@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,17 @@ from edge_agent.api.access import Caller
 from edge_agent.api.problems import Problem
 from edge_agent.attendance import Attendance
 from edge_agent.audit import Anchor, AuditLog, Entry
+from edge_agent.biometrics import Biometrics
+from edge_agent.conclusion import Conclusion
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
+from edge_agent.doors import Doors
+from edge_agent.enrolment import Enrolment
+from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
+from edge_agent.policy.rules import Rules
 from edge_agent.roster import Roster
 
 T = TypeVar("T")
@@ -65,6 +71,13 @@ class Gateway:
     fleet: Fleet
     upstreams: Upstreams
     adms: AdmsServer
+    doors: Doors
+    rules: Callable[[], Rules]
+    conclusion: Conclusion
+    biometrics: Biometrics
+    enrolment: Enrolment
+    erasure: Erasure
+    make_backup: Callable[[], Awaitable[Path]]
     started_at: datetime
     data_dir: Path
 

@@ -15,8 +15,12 @@ from edge_agent.api import (
     certificate,
     configuration,
     devices,
+    doors,
+    enrolments,
     events,
+    health,
     people,
+    privacy,
     session,
     tokens,
     upstreams,
@@ -31,7 +35,9 @@ from edge_agent.console.page import Counts, Pages
 from edge_agent.console.routes import ConsoleRoutes
 from edge_agent.database import Database
 
-ROUTERS = (session, tokens, configuration, audit, events, upstreams, devices, people)
+ROUTERS = (
+    session, tokens, configuration, audit, events, upstreams, devices, doors, people, enrolments, privacy, health,
+)  # fmt: skip
 MAX_CONNECTIONS = 400
 
 
@@ -41,7 +47,7 @@ def application(gateway: Gateway) -> FastAPI:
     app = create_app(
         access,
         [module.router for module in ROUTERS],
-        public=session.PUBLIC,
+        public=(*session.PUBLIC, *health.PUBLIC),
         state={
             "governance": gateway.governance,
             "gateway": gateway,

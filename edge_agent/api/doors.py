@@ -1,0 +1,179 @@
+"""Doors: how each stands and why, opening one, orders over the schedule, alarms."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from edge_agent.api.access import Caller, require
+from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.idempotency import Once
+from edge_agent.api.problems import Problem, responses
+from edge_agent.api.roles import Scope
+from edge_agent.audit import Entry
+from edge_agent.doors import NotOpened, acknowledge, alarms
+from edge_agent.policy.access import Denied, mode_of
+from edge_agent.policy.rules import Door, DoorMode
+from edge_agent.presence import Order
+
+router = APIRouter(prefix="/api/v1", tags=["doors"])
+Reader = Annotated[Caller, Depends(require(Scope.DOORS_READ))]
+Opener = Annotated[Caller, Depends(require(Scope.DOORS_OPEN))]
+Writer = Annotated[Caller, Depends(require(Scope.DOORS_WRITE))]
+
+
+class DoorView(BaseModel):
+    name: str
+    device: str
+    relay: int
+    online: bool
+    mode: DoorMode
+    ordered_by: str
+    ordered_until: datetime | None
+    open: bool
+    zone_to: str
+
+
+class Opened(BaseModel):
+    state: str = Field(examples=["done"])
+    reason: str = ""
+    seconds: float = 0
+
+
+class NewOrder(BaseModel):
+    mode: Literal["controlled", "locked", "unlocked", "lockdown", "evacuation", "schedule"]
+    minutes: float | None = Field(None, gt=0, le=24 * 60, description="then back to the schedule")
+
+
+class AlarmView(BaseModel):
+    number: int
+    kind: str
+    place: str
+    raised_at: datetime
+    cleared_at: datetime | None
+    acknowledged_at: datetime | None
+    acknowledged_by: str
+
+
+def door_views(running: Gateway) -> list[DoorView]:
+    rules, now, presence = running.rules(), running.governance.now(), running.doors.presence
+    views = []
+    for door in rules.doors.values():
+        order = presence.order(door.name, now)
+        views.append(
+            DoorView(
+                name=door.name,
+                device=door.device,
+                relay=door.relay,
+                online=running.fleet.driver(door.device) is not None,
+                mode=mode_of(door, rules, presence, now),
+                ordered_by=order.actor if order else "",
+                ordered_until=order.until if order else None,
+                open=presence.is_open(door.name),
+                zone_to=door.zone_to,
+            )
+        )
+    return views
+
+
+def alarm_views(connection: sqlite3.Connection, *, duress: bool) -> list[AlarmView]:
+    """Standing alarms; a duress shows only to those who may act on it."""
+    return [
+        AlarmView(
+            number=alarm.number or 0,
+            kind=alarm.kind.value,
+            place=alarm.place,
+            raised_at=alarm.raised_at,
+            cleared_at=alarm.cleared_at,
+            acknowledged_at=alarm.acknowledged_at,
+            acknowledged_by=alarm.acknowledged_by,
+        )
+        for alarm in alarms(connection)
+        if duress or not alarm.silent
+    ]
+
+
+@router.get("/doors")
+async def list_doors(caller: Reader, running: Running) -> list[DoorView]:
+    return door_views(running)
+
+
+@router.post("/doors/lockdown", responses=responses(422))
+async def lock_down(caller: Writer, running: Running) -> list[DoorView]:
+    """Every door, now. Leaving stays possible: exit buttons and push bars do not pass through here."""
+    for name in running.rules().doors:
+        await running.doors.order(name, Order(DoorMode.LOCKDOWN, None, caller.name), actor=caller.name)
+    await running.governance.note(Entry(actor=caller.name, action="doors.lockdown"))
+    return door_views(running)
+
+
+@router.post("/doors/lockdown/lift")
+async def lift_lockdown(caller: Writer, running: Running) -> list[DoorView]:
+    """Doors under lockdown go back to their schedules; other orders stay."""
+    now, presence = running.governance.now(), running.doors.presence
+    for name in running.rules().doors:
+        order = presence.order(name, now)
+        if order is not None and order.mode is DoorMode.LOCKDOWN:
+            await running.doors.order(name, None, actor=caller.name)
+    await running.governance.note(Entry(actor=caller.name, action="doors.lockdown.lift"))
+    return door_views(running)
+
+
+@router.post("/doors/{name}/open", responses=responses(404, 409, 422))
+async def open_door(name: str, caller: Opener, running: Running, once: Once) -> Opened:
+    """Open once. Never repeated by itself: send the same Idempotency-Key when the answer was lost."""
+    door = _door(running, name)
+
+    async def work() -> Opened:
+        try:
+            decision = await running.conclusion.open_remotely(name, actor=caller.name)
+        except NotOpened as exc:
+            return Opened(state="failed", reason=str(exc))
+        if isinstance(decision, Denied):
+            return Opened(state="denied", reason=decision.reason.value)
+        return Opened(state="done", seconds=door.open_s)
+
+    return await once.answer(Opened, work)
+
+
+@router.put("/doors/{name}/mode", responses=responses(404, 422))
+async def order_mode(name: str, body: NewOrder, caller: Writer, context: Context, running: Running) -> DoorView:
+    """Put a door into a mode over its schedule, or give it back."""
+    _door(running, name)
+    order = None
+    if body.mode != "schedule":
+        until = context.now() + timedelta(minutes=body.minutes) if body.minutes else None
+        order = Order(DoorMode(body.mode), until, caller.name)
+    await running.doors.order(name, order, actor=caller.name)
+    await context.note(Entry(actor=caller.name, action="door.mode", object=name, details={"mode": body.mode}))
+    return next(view for view in door_views(running) if view.name == name)
+
+
+@router.get("/alarms")
+async def list_alarms(caller: Reader, context: Context) -> list[AlarmView]:
+    duress = caller.may(Scope.DOORS_OPEN)
+    return await context.database.read(lambda c: alarm_views(c, duress=duress))
+
+
+@router.post("/alarms/{number}/acknowledge", status_code=204, responses=responses(404, 422))
+async def acknowledge_alarm(number: int, caller: Opener, context: Context) -> None:
+    """Somebody has seen it."""
+    if not 0 < number < 2**62:
+        raise Problem(404, f"no alarm {number} waits", code="unknown")
+
+    def work(connection: sqlite3.Connection) -> None:
+        if not acknowledge(connection, number, actor=caller.name, now=context.now()):
+            raise Problem(404, f"no alarm {number} waits", code="unknown")
+
+    await context.act(caller.name, Entry(actor=caller.name, action="alarm.acknowledge", object=str(number)), work)
+
+
+def _door(running: Gateway, name: str) -> Door:
+    try:
+        return running.rules().doors[name]
+    except KeyError:
+        raise Problem(404, f"there is no door {name[:64]!r}", code="unknown") from None

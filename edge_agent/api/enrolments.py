@@ -1,0 +1,189 @@
+"""Guided enrolment: consent, samples with reasons, finish. Photographs are looked at in memory and never stored."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, UploadFile
+from pydantic import AwareDatetime, BaseModel, Field
+
+from device_drivers.errors import DeviceError
+from edge_agent.api.access import Caller, require
+from edge_agent.api.context import Context, Running
+from edge_agent.api.problems import Problem, responses
+from edge_agent.api.roles import Scope
+from edge_agent.enrolment import EnrolmentFault, EnrolmentRefused, Step
+from edge_agent.matching.advice import advice
+from edge_agent.matching.images import BadImage
+from edge_agent.policy.consent import Act, ConsentRefused, LegalBasis
+from templates_store.errors import StoreError
+from templates_store.template import Modality, Purpose, SubjectId
+
+router = APIRouter(prefix="/api/v1/enrolments", tags=["enrolments"])
+Enroller = Annotated[Caller, Depends(require(Scope.ENROL))]
+MAX_PHOTO = 8 * 1024 * 1024
+
+
+class Said(BaseModel):
+    """A person's yes for one purpose, as it was recorded."""
+
+    purpose: Purpose
+    notice_version: str = Field(max_length=64, examples=["3"])
+    given_at: AwareDatetime
+    evidence_sha256: str = Field(max_length=64, examples=["9f3c" + "0" * 60])
+    expires_at: AwareDatetime | None = None
+
+
+class NewEnrolment(BaseModel):
+    subject: str = Field(max_length=64)
+    modality: Modality
+    consents: list[Said] = Field(min_length=1, max_length=2)
+    position: int = Field(0, ge=0, le=10, description="finger 1 to 10; 0 for a face")
+    samples: int | None = Field(None, ge=1, le=10)
+    born: date | None = None
+    of_age: bool = Field(False, description="stated instead of a date of birth")
+    guardian_evidence_sha256: str = Field("", max_length=64)
+    basis: LegalBasis = LegalBasis.CONSENT
+    basis_reference: str = Field("", max_length=200)
+
+
+class StepView(BaseModel):
+    enrolment: str
+    accepted: bool
+    have: int
+    need: int
+    ready: bool
+    fault: str = Field("", examples=["too_dark"])
+    advice_zh: str = ""
+    advice_en: str = ""
+    measured: float | None = None
+    required: float | None = None
+
+
+class FromDevice(BaseModel):
+    device: str = Field(max_length=64, examples=["desk-camera"])
+
+
+class Finished(BaseModel):
+    subject: str
+    modality: Modality
+    purposes: list[Purpose]
+
+
+STATUS = {
+    EnrolmentFault.NOT_FOUND: 404,
+    EnrolmentFault.TOO_MANY: 429,
+    EnrolmentFault.SEALED: 503,
+}
+
+
+def step_view(step: Step) -> StepView:
+    words = advice(step.refused.fault) if step.refused else None
+    return StepView(
+        enrolment=step.enrolment_id,
+        accepted=step.accepted,
+        have=step.have,
+        need=step.need,
+        ready=step.ready,
+        fault=step.refused.fault.value if step.refused else "",
+        advice_zh=words.zh if words else "",
+        advice_en=words.en if words else "",
+        measured=step.refused.measured if step.refused else None,
+        required=step.refused.required if step.refused else None,
+    )
+
+
+def _problem(exc: Exception) -> Problem:
+    if isinstance(exc, ConsentRefused):
+        return Problem(409, str(exc), code=exc.fault.value)
+    if isinstance(exc, EnrolmentRefused):
+        return Problem(STATUS.get(exc.fault, 409), str(exc), code=exc.fault.value)
+    if isinstance(exc, BadImage):
+        return Problem(422, str(exc), code="bad_image")
+    if isinstance(exc, DeviceError):
+        return Problem(502, str(exc), code="device")
+    if isinstance(exc, StoreError):
+        return Problem(409, str(exc), code="store")
+    return Problem(422, str(exc), code="invalid")
+
+
+@router.post("", status_code=201, responses=responses(404, 409, 422, 503))
+async def start_enrolment(body: NewEnrolment, caller: Enroller, context: Context, running: Running) -> StepView:
+    """Begin with the person's consent; without a valid one nothing begins."""
+    if await context.database.read(lambda c: running.roster.person(c, body.subject)) is None:
+        raise Problem(404, f"nobody here is {body.subject!r}", code="unknown")
+    acts = [
+        Act(
+            SubjectId(body.subject),
+            body.modality,
+            said.purpose,
+            said.notice_version,
+            said.given_at,
+            said.evidence_sha256,
+            expires_at=said.expires_at,
+            born=body.born,
+            of_age=body.of_age,
+            guardian_evidence_sha256=body.guardian_evidence_sha256,
+            basis=body.basis,
+            basis_reference=body.basis_reference,
+            recorded_by=caller.name,
+        )
+        for said in body.consents
+    ]
+    try:
+        step = await running.enrolment.start(acts, actor=caller.name, position=body.position, samples=body.samples)
+    except (ConsentRefused, EnrolmentRefused, ValueError) as exc:
+        raise _problem(exc) from None
+    return step_view(step)
+
+
+@router.get("/{enrolment}", responses=responses(404))
+async def read_enrolment(enrolment: str, caller: Enroller, running: Running) -> StepView:
+    try:
+        return step_view(running.enrolment.state(enrolment))
+    except EnrolmentRefused as exc:
+        raise _problem(exc) from None
+
+
+@router.post("/{enrolment}/photo", responses=responses(404, 409, 413, 422))
+async def offer_photo(
+    enrolment: str, file: Annotated[UploadFile, File()], caller: Enroller, running: Running
+) -> StepView:
+    """One photograph or camera frame. It is looked at in memory and gone."""
+    data = await file.read(MAX_PHOTO + 1)
+    if len(data) > MAX_PHOTO:
+        raise Problem(413, f"file: over {MAX_PHOTO} bytes", code="too_large")
+    try:
+        return step_view(await running.enrolment.offer_photo(enrolment, data))
+    except (EnrolmentRefused, BadImage) as exc:
+        raise _problem(exc) from None
+
+
+@router.post("/{enrolment}/capture", responses=responses(404, 409, 422, 502))
+async def capture(enrolment: str, body: FromDevice, caller: Enroller, running: Running) -> StepView:
+    """Let a camera or a fingerprint sensor of the gateway give the samples."""
+    try:
+        return step_view(await running.enrolment.capture(enrolment, body.device))
+    except (EnrolmentRefused, DeviceError) as exc:
+        raise _problem(exc) from None
+
+
+@router.post("/{enrolment}/finish", responses=responses(404, 409, 503))
+async def finish_enrolment(enrolment: str, caller: Enroller, running: Running) -> Finished:
+    """Compare the samples, store what they made, under the consent."""
+    try:
+        consents = await running.enrolment.finish(enrolment)
+    except (ConsentRefused, EnrolmentRefused, StoreError) as exc:
+        raise _problem(exc) from None
+    return Finished(
+        subject=consents[0].subject_id,
+        modality=consents[0].modality,
+        purposes=sorted(consent.purpose for consent in consents),
+    )
+
+
+@router.delete("/{enrolment}", status_code=204)
+async def cancel_enrolment(enrolment: str, caller: Enroller, running: Running) -> None:
+    """Stop; nothing was stored, and nothing says that somebody changed their mind."""
+    await running.enrolment.cancel(enrolment)

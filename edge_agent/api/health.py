@@ -1,0 +1,175 @@
+"""Is it alive, is it ready, how is it doing: for probes, for Prometheus, for people. No personal data."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel, Field, SecretStr
+
+from edge_agent import __version__
+from edge_agent.api.access import Caller, require
+from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.problems import Problem, responses
+from edge_agent.api.roles import Scope
+from edge_agent.audit import Entry
+from edge_agent.supervise import LinkState
+from templates_store.errors import KeyUnavailable, RolledBack, Sealed, StoreError
+
+router = APIRouter(tags=["health"])
+PUBLIC = ("/healthz", "/readyz")
+Reader = Annotated[Caller, Depends(require(Scope.STATUS_READ))]
+Scraper = Annotated[Caller, Depends(require(Scope.METRICS_READ))]
+Keeper = Annotated[Caller, Depends(require(Scope.KEYS_WRITE))]
+Archivist = Annotated[Caller, Depends(require(Scope.BACKUP))]
+
+
+class Status(BaseModel):
+    gateway: str
+    version: str
+    config_version: int
+    devices_online: int
+    devices: int
+    outbox: int
+    quarantined: int
+    disk_free_bytes: int
+    disk_short: bool
+    templates: str = Field(examples=["open", "sealed"])
+    seal_reason: str
+    key_warning: str
+    warnings: list[str]
+
+
+class Unsealing(BaseModel):
+    passphrase: SecretStr = Field(max_length=1024)
+
+
+class KeyView(BaseModel):
+    sealed: bool
+    kek: str = ""
+
+
+class BackupView(BaseModel):
+    path: str
+    size_bytes: int
+
+
+async def status_of(running: Gateway) -> Status:
+    books = [ledger for ledger in await running.outbox.stats() if not ledger.revoked]
+    governance, biometrics = running.governance, running.biometrics
+    health = running.fleet.health
+    version = governance.configuration.version
+    short = governance.database.ballast.short
+    warnings = [f"{name}: {h.error}" for name, h in health.items() if h.state is LinkState.NEEDS_PERSON]
+    warnings += [f"upstream {name}: {d.error}" for name, d in running.upstreams.health.items() if d.failures]
+    warnings += [biometrics.warning] if biometrics.warning else []
+    warnings += ["the disk is short of room"] if short else []
+    return Status(
+        gateway=running.name,
+        version=__version__,
+        config_version=version.number if version else 0,
+        devices_online=running.fleet.online(),
+        devices=len(health),
+        outbox=max((ledger.pending for ledger in books), default=0),
+        quarantined=sum(ledger.quarantined for ledger in books),
+        disk_free_bytes=shutil.disk_usage(running.data_dir).free,
+        disk_short=short,
+        templates="sealed" if biometrics.sealed else "open",
+        seal_reason=biometrics.store.seal_reason if biometrics.sealed else "",
+        key_warning=biometrics.warning,
+        warnings=warnings,
+    )
+
+
+@router.get("/healthz", response_class=PlainTextResponse)
+async def alive() -> str:
+    """The process answers."""
+    return "ok\n"
+
+
+@router.get("/readyz")
+async def ready(request: Request) -> JSONResponse:
+    """Punches are recorded: the database takes writes."""
+    running: Gateway = request.app.state.gateway
+    short = running.governance.database.ballast.short
+    return JSONResponse({"ready": not short}, status_code=503 if short else 200)
+
+
+@router.get("/api/v1/status")
+async def read_status(caller: Reader, running: Running) -> Status:
+    return await status_of(running)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(caller: Scraper, running: Running) -> PlainTextResponse:
+    """Prometheus' text format."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"edge_agent_{name}", text, labels, registry=registry)
+
+    up = gauge("device_up", "1 while the device is connected", ("device", "kind"))
+    told = gauge("device_events", "events told by the device since the start, repeats included", ("device",))
+    clock = gauge("device_clock_offset_seconds", "the device's clock minus ours", ("device",))
+    kinds = {device.name: device.kind for device in running.governance.configuration.site.devices}
+    for name, health in running.fleet.health.items():
+        up.labels(name, kinds.get(name, "")).set(health.state is LinkState.ONLINE)
+        told.labels(name).set(health.events)
+        if health.clock_offset is not None:
+            clock.labels(name).set(health.clock_offset.total_seconds())
+    books = {
+        key: gauge(f"upstream_{key}", f"events {key} for the recipient", ("upstream",))
+        for key in ("received", "delivered", "pending", "quarantined", "discarded")
+    }
+    for ledger in await running.outbox.stats():
+        for key, made in books.items():
+            made.labels(ledger.sink).set(getattr(ledger, key))
+    state = await status_of(running)
+    gauge("disk_free_bytes", "free space beside the database").set(state.disk_free_bytes)
+    gauge("templates_sealed", "1 while no key opens the templates").set(state.templates == "sealed")
+    gauge("templates_searchable", "templates in the galleries").set(running.biometrics.galleries.count())
+    gauge("punches_stored", "events stored since the start").set(running.attendance.stored)
+    gauge("config_version", "the configuration in force").set(state.config_version)
+    started = gauge("start_time_seconds", "when the agent started, Unix time")
+    started.set(running.started_at.timestamp())
+    return PlainTextResponse(generate_latest(registry).decode(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.post("/api/v1/keys/unseal", responses=responses(403, 409, 422))
+async def unseal(body: Unsealing, caller: Keeper, context: Context, running: Running) -> KeyView:
+    """Give the keeper's passphrase to a sealed store. It is not kept and leaves this machine never."""
+    try:
+        await running.biometrics.unseal(body.passphrase.get_secret_value())
+    except (KeyUnavailable, RolledBack) as exc:
+        await context.note(Entry(actor=caller.name, action="keys.unseal", outcome="refused"))
+        raise Problem(409, str(exc), code="key") from None
+    await context.note(Entry(actor=caller.name, action="keys.unseal"))
+    return KeyView(sealed=running.biometrics.sealed)
+
+
+@router.post("/api/v1/keys/rotate", responses=responses(503))
+async def rotate(caller: Keeper, context: Context, running: Running) -> KeyView:
+    """A new key-encryption key; the old one is destroyed. Matching goes on meanwhile."""
+    try:
+        kek = await asyncio.to_thread(running.biometrics.store.rotate)
+    except Sealed:
+        raise Problem(503, "the template store is sealed; unseal it first", code="sealed") from None
+    await context.note(Entry(actor=caller.name, action="keys.rotate", object=kek))
+    return KeyView(sealed=False, kek=kek)
+
+
+@router.post("/api/v1/backup", status_code=201, responses=responses(503))
+async def make_backup(caller: Archivist, context: Context, running: Running) -> BackupView:
+    """An encrypted, verified archive of both databases, made while everything runs."""
+    try:
+        path = await running.make_backup()
+    except Sealed:
+        raise Problem(503, "the template store is sealed; unseal it first", code="sealed") from None
+    except StoreError as exc:
+        raise Problem(503, str(exc), code="backup") from None
+    await context.note(Entry(actor=caller.name, action="backup.make", object=path.name))
+    return BackupView(path=str(path), size_bytes=path.stat().st_size)
