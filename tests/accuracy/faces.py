@@ -30,6 +30,7 @@ ANY = Gates(
     pitch=(-99.0, 99.0),
     roll_deg=361.0,
     detector=0.0,
+    mouth=-1.0,
     second_face=99.0,
 )
 Change = Callable[[Frame, NDArray[np.float32]], Frame]  # (frame, landmarks of its face) -> frame
