@@ -26,13 +26,14 @@ from edge_agent.audit import Entry
 from edge_agent.config import SiteConfig
 from edge_agent.configuration import public
 from edge_agent.console import views
+from edge_agent.console.door_pages import DoorPages, door_cards
 from edge_agent.console.page import Pages, Text
-from edge_agent.console.rows import row
+from edge_agent.console.people_pages import PeoplePages
+from edge_agent.console.rows import BLANK, row
 from edge_agent.database import Database
 from edge_agent.delivery.outbox import Stored
 
 STATIC = Path(__file__).with_name("static")
-BLANK = {"time": "", "who": "", "what": "", "where": "", "how": "", "tone": "", "result": ""}
 KEEP_ALIVE_S = 10.0
 LIVE_PAGE = 50
 
@@ -46,13 +47,19 @@ class ConsoleRoutes:
         self.quarantined = 0
 
     def mount(self, app: FastAPI) -> None:
+        doors, people = DoorPages(self._gateway, self._pages), PeoplePages(self._gateway, self._pages)
         pages: dict[str, Any] = {
             "/": self.overview,
             "/login": self.login,
             "/setup": self.setup,
             "/live": self.live,
             "/devices": self.devices,
-            "/people": self.people,
+            "/doors": doors.doors,
+            "/people": people.people,
+            "/people/{subject}": people.person,
+            "/people/{subject}/enrol": people.enrol,
+            "/privacy": people.privacy,
+            "/sealed": self.sealed,
             "/events": self.events,
             "/upstreams": self.upstreams,
             "/quarantine": self.quarantine,
@@ -120,11 +127,11 @@ class ConsoleRoutes:
             attention=needs,
             rows=await self._rows(newest, t),
             blank=BLANK,
-            doors=[],
+            doors=await door_cards(gateway, t) if caller.may(Scope.DOORS_READ) else [],
             ledger=books,
             devices=devices[:4],
             devices_line=views.devices_headline(devices, 0, t),
-            templates={"tone": "off", "state": t("关闭", "Off"), "facts": []},
+            templates=views.templates(gateway, t),
             **figures,
         )
 
@@ -187,46 +194,6 @@ class ConsoleRoutes:
             ],
             kinds=sorted(DRIVERS),
             can_write=caller.may(Scope.DEVICES_WRITE),
-        )
-
-    async def people(self, request: Request) -> Response:
-        caller = await self._pages.caller(request, Scope.PEOPLE_READ)
-        if isinstance(caller, Response):
-            return caller
-        t, roster = self._pages.text(request), self._gateway.roster
-        search, after = request.query_params.get("search", "")[:100], request.query_params.get("after", "")[:64]
-        found = await self._database.read(lambda c: roster.people(c, after=after, limit=100, search=search))
-        await self._gateway.governance.note(
-            Entry(actor=caller.name, action="people.read", details={"rows": len(found)})
-        )
-        shown = []
-        for person in found:
-            ways = [("card", t("卡片", "Card") + f" …{hint}") for hint in person.cards]
-            if person.has_pin:
-                ways.append(("pin", t("密码", "PIN")))
-            if person.user_ids:
-                ways.append(("device", t("终端", "Terminal")))
-            shown.append(
-                {
-                    "subject": person.subject,
-                    "name": person.name,
-                    "department": person.department,
-                    "number": person.user_ids[0][1] if person.user_ids else "",
-                    "ways": ways,
-                    "consent": None,
-                    "until": person.valid_until.strftime("%Y-%m-%d") if person.valid_until else "—",
-                }
-            )
-        return self._pages.render(
-            request,
-            "people.html",
-            caller,
-            cur="people",
-            people=shown,
-            total=await self._database.read(roster.count),
-            search=search,
-            next_after=found[-1].subject if len(found) == 100 else "",
-            can_write=caller.may(Scope.PEOPLE_WRITE),
         )
 
     async def events(self, request: Request) -> Response:
@@ -447,6 +414,21 @@ class ConsoleRoutes:
         ]
         return self._pages.render(
             request, "health.html", caller, cur="health", headline=words, checks=checks, facts=facts
+        )
+
+    async def sealed(self, request: Request) -> Response:
+        caller = await self._pages.caller(request, Scope.STATUS_READ)
+        if isinstance(caller, Response):
+            return caller
+        if not self._gateway.biometrics.sealed:
+            return RedirectResponse("/", status_code=303)
+        return self._pages.render(
+            request,
+            "sealed.html",
+            caller,
+            cur="overview",
+            reason=self._gateway.biometrics.store.seal_reason,
+            may_unseal=caller.may(Scope.KEYS_WRITE),
         )
 
     async def more(self, request: Request) -> Response:

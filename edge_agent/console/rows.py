@@ -61,6 +61,8 @@ REASONS = {
     "consent_lapsed": ("同意失效", "Consent lapsed"),
 }
 
+BLANK = {"time": "", "who": "", "what": "", "where": "", "how": "", "tone": "", "result": ""}
+
 
 def row(found: Stored, *, t: Text, zone: ZoneInfo, names: Mapping[str, str]) -> dict[str, Any]:
     """Field by field what templates and the live stream show."""
@@ -72,7 +74,8 @@ def row(found: Stored, *, t: Text, zone: ZoneInfo, names: Mapping[str, str]) -> 
         who = names.get(event.subject) or event.subject
     else:
         who = t(f"用户 {user}", f"User {user}") if user else "—"
-    where = str(data.get("door_name") or event.device)
+    said = data.get("door")
+    where = said if isinstance(said, str) and said else str(data.get("point") or event.device)
     tone, result, what = "ok", t("已记录", "Recorded"), event.type
     if kind == "punch":
         zh, en = STATES.get(str(data.get("state")), ("", ""))

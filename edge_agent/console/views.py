@@ -118,6 +118,10 @@ def lamps(gateway: Gateway, t: Text) -> list[Lamp]:
     usage = shutil.disk_usage(gateway.data_dir)
     short = gateway.governance.database.ballast.short
     found.append(Lamp(t("存储", "Storage"), f"{usage.used / usage.total:.0%}", "/health", "bad" if short else ""))
+    switched = any(s.enabled for s in gateway.governance.configuration.site.modalities.values())
+    sealed = gateway.biometrics.sealed
+    state = t("已封存", "sealed") if sealed else t("可用", "open") if switched else t("关闭", "off")
+    templates_lamp = Lamp(t("模板库", "Templates"), state, "/sealed", "seal" if sealed else "" if switched else "off")
     clocks = [h for h in health.values() if drifted(h)]
     found.append(
         Lamp(
@@ -127,7 +131,30 @@ def lamps(gateway: Gateway, t: Text) -> list[Lamp]:
             "warn" if clocks else "",
         )
     )
+    found.append(templates_lamp)
     return found
+
+
+def templates(gateway: Gateway, t: Text) -> dict[str, Any]:
+    """The card of the template store."""
+    biometrics, site = gateway.biometrics, gateway.governance.configuration.site
+    on = [modality for modality, switch in site.modalities.items() if switch.enabled]
+    if biometrics.sealed:
+        return {
+            "tone": "seal",
+            "state": t("已封存", "Sealed"),
+            "facts": [(t("原因", "Why"), biometrics.store.seal_reason)],
+        }
+    if not on:
+        words = t("四类都关闭，不采集也不比对", "all four are off: nothing is taken or matched")
+        return {"tone": "off", "state": t("关闭", "Off"), "facts": [(t("生物特征", "Biometrics"), words)]}
+    count = f"{biometrics.galleries.count():,}"
+    facts = [(t("已开启", "Switched on"), ", ".join(on)), (t("可比对模板", "Searchable templates"), count)]
+    if biometrics.warning:
+        facts.append(
+            (t("密钥", "Key"), t("密钥在本机文件里，建议用 TPM", "the key is a file on this disk; a TPM is better"))
+        )
+    return {"tone": "ok", "state": t("可用", "Open"), "facts": facts}
 
 
 def counts(gateway: Gateway, quarantined: int) -> Counts:
