@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,6 +33,8 @@ from edge_agent.presence import Order, Presence
 
 log = logging.getLogger(__name__)
 
+TICK_S = 10.0
+MISSING_TICKS = 3  # a reconnect within half a minute is no alarm
 OPENING_GRACE = timedelta(seconds=5)  # from a release to the leaf moving: a heavy door, a slow contact report
 
 
@@ -184,7 +186,9 @@ class Doors:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._used: dict[str, datetime] = {}  # nonces of grants, until they would be too old anyway
         self._tasks: set[asyncio.Task[None]] = set()
-        self._noticed: dict[str, bool] = {}  # doors with an alarm of our own
+        self._noticed: set[str] = set()  # doors with an alarm of our own
+        self._told: dict[str, tuple[object, devices.DoorMode]] = {}  # by door: to which connection, which mode
+        self._missing: dict[str, int] = {}  # ticks without a connection
 
     # Commands
 
@@ -259,11 +263,39 @@ class Doors:
         driver = self._driver(door.device)
         if not isinstance(driver, devices.DoorController):
             return None
+        mode = device_mode(door, rules, self.presence, self._now())
         try:
-            return await driver.set_door_mode(door.relay, device_mode(door, rules, self.presence, self._now()))
+            result = await driver.set_door_mode(door.relay, mode)
         except DeviceError as exc:
             log.warning("door_mode_not_told door=%s reason=%s", door_name, exc)
             return None
+        if result.state is not CommandState.FAILED:
+            self._told[door_name] = (driver, mode)
+        return result
+
+    async def tick(self) -> None:
+        """Tell controllers whose scheduled mode has changed, or who came back; notice devices that are gone."""
+        rules, now = self._rules(), self._now()
+        for door in rules.doors.values():
+            driver = self._driver(door.device)
+            wanted = (driver, device_mode(door, rules, self.presence, now))
+            if isinstance(driver, devices.DoorController) and self._told.get(door.name) != wanted:
+                await self.tell_mode(door.name)
+        readers = {name for p in rules.points.values() for name in (p.reader, p.fingerprint, p.camera) if name}
+        for device in readers | {door.device for door in rules.doors.values()}:
+            if self._driver(device) is not None:
+                if self._missing.pop(device, 0) >= MISSING_TICKS:
+                    await self.link(device, up=True)
+                continue
+            self._missing[device] = self._missing.get(device, 0) + 1
+            if self._missing[device] == MISSING_TICKS:
+                await self.link(device, up=False)
+
+    async def run(self, *, wait: Callable[[float], Awaitable[None]]) -> None:
+        """`tick` until cancelled. `wait` is asyncio.sleep, or a test's."""
+        while True:
+            await self.tick()
+            await wait(TICK_S)
 
     # What devices say
 
@@ -315,8 +347,8 @@ class Doors:
     async def _passed(self, door_name: str) -> None:
         """A closed leaf ends what the gateway itself noticed."""
         now = self._now()
-        if self._noticed.get(door_name):
-            self._noticed.pop(door_name)
+        if door_name in self._noticed:
+            self._noticed.discard(door_name)
             await self._database.write(lambda c: clear_alarms(c, CLEARS[DoorEventKind.CLOSED], door_name, now))
 
     async def link(self, device: str, *, up: bool) -> None:
