@@ -43,7 +43,7 @@ class Token:
 
         out = {}
         with self._session() as session:
-            for found in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.DATA}):
+            for found in list(session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.DATA})):
                 label = str(found[pkcs11.Attribute.LABEL])
                 kek_id = label.removeprefix(PREFIX)
                 if not label.startswith(PREFIX) or not is_kek_id(kek_id):

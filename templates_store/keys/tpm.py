@@ -95,11 +95,29 @@ class Tpm:
         return [handle for handle in handles if FIRST_INDEX <= handle < FIRST_INDEX + SLOTS]
 
     def _run(self, command: Sequence[str], *, give: bytes = b"", unwritten: bool = False) -> bytes:
+        done = self._call(command, give)
+        if done.returncode and "0x903" in done.stderr.decode("utf-8", "replace"):
+            # TPM_RC_SESSION_MEMORY: without a resource manager nobody ends the sessions that the tools leave behind.
+            self._call(["tpm2_flushcontext", "--loaded-session"], b"")
+            done = self._call(command, give)
+        if done.returncode == 0:
+            return done.stdout
+        said = done.stderr.decode("utf-8", "replace").lower()
+        if unwritten and ("0x14a" in said or "not been written" in said):  # TPM_RC_NV_UNINITIALIZED
+            return b""
+        if "0x99d" in said or "policy check failed" in said:  # TPM_RC_POLICY_FAIL
+            raise KeyUnavailable(
+                f"the TPM refuses its key: the boot state ({self._pcr}) is not the one the key was made under. "
+                "Boot as before, or begin a new store and enrol again"
+            )
+        raise KeyUnavailable(f"{command[0]} failed: is the TPM enabled and may this user open it?")
+
+    def _call(self, command: Sequence[str], give: bytes) -> subprocess.CompletedProcess[bytes]:
         tool = shutil.which(command[0])
         if tool is None:
             raise KeyUnavailable(f"{command[0]} is not installed: apt install tpm2-tools")
         try:
-            done = subprocess.run(  # noqa: S603 - fixed tools, arguments of ours
+            return subprocess.run(  # noqa: S603 - fixed tools, arguments of ours
                 [tool, *command[1:]],
                 input=give,
                 capture_output=True,
@@ -109,17 +127,6 @@ class Tpm:
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise KeyUnavailable(f"the TPM does not answer ({command[0]})") from exc
-        if done.returncode == 0:
-            return done.stdout
-        said = done.stderr.decode("utf-8", "replace")
-        if unwritten and "0x14A" in said:  # TPM_RC_NV_UNINITIALIZED
-            return b""
-        if "0x99d" in said.lower() or "policy check failed" in said.lower():  # TPM_RC_POLICY_FAIL
-            raise KeyUnavailable(
-                f"the TPM refuses its key: the boot state ({self._pcr}) is not the one the key was made under. "
-                "Boot as before, or restore from a backup under another provider"
-            )
-        raise KeyUnavailable(f"{command[0]} failed: is the TPM enabled and may this user open it?")
 
 
 def available() -> str:
