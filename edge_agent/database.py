@@ -41,8 +41,11 @@ MAX_GROUP = 512  # works that share one commit; more would make the first of the
 READERS = 3
 BUSY_TIMEOUT_S = 10.0
 BALLAST_BYTES = 32 * 1024 * 1024
-# A commit needs the WAL to grow by what it writes; a checkpoint, the database by the same.
+# A commit needs the WAL to grow by what it writes; a checkpoint, the database by the same. So the WAL is
+# moved into the file before it grows to an eighth of the room kept back.
+CHECKPOINT_PAGES = 1000
 HIGH_WATER_BYTES = 16 * 1024 * 1024
+PAGE = 4096
 JOURNAL_LIMIT = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -262,6 +265,9 @@ class Database:
             writer = connect(path)
             try:
                 configure(writer)
+                if ballast_bytes >= 64 * PAGE:
+                    pages = min(CHECKPOINT_PAGES, ballast_bytes // 8 // PAGE)
+                    writer.execute(f"PRAGMA wal_autocheckpoint={pages}").fetchall()
                 applied = migrate(writer, path, schema=schema, now=clock())
                 break
             except sqlite3.Error as exc:
@@ -389,11 +395,16 @@ class Database:
             if savepoint:
                 self._writer.execute("RELEASE work")
         except sqlite3.Error as exc:
-            full = is_full(exc, short=self.ballast.free() < self.ballast.high_water)
-            job.error = DiskFull(str(exc)) if full else exc
-            if full:
-                job.error.__cause__ = exc
-                self.ballast.drop()
+            if not is_full(exc, short=self.ballast.free() < self.ballast.high_water):
+                job.error = exc
+                return
+            spare = job.essential and self.ballast.held and (self._writer.in_transaction or not savepoint)
+            self.ballast.drop()
+            if spare:
+                self._run(job, savepoint=savepoint)
+                return
+            job.error = DiskFull(str(exc))
+            job.error.__cause__ = exc
         except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to the one who asked
             job.error = exc
 

@@ -29,7 +29,8 @@ __all__ = ["JSON", "Event", "Ledger", "Outbox", "Quarantined", "Revoked", "Store
 
 MAX_REPLY = 2000
 LANES_FROM = 1000  # a sink this far behind gets new events first
-PRUNE_STEP = 5000  # rows a transaction: pruning must not keep punches waiting
+PRUNE_STEP = 500  # rows a transaction: pruning must not keep punches waiting
+RELIEF_STEP = 100  # each row may dirty two pages of an index, and all of them go into the WAL first
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,15 +387,15 @@ class Outbox:
 
     # Retention
 
-    async def prune(self, before: datetime, *, limit: int = 1_000_000) -> int:
+    async def prune(self, before: datetime, *, limit: int = 1_000_000, step: int = PRUNE_STEP) -> int:
         """Remove events recorded before `before` that no mandatory sink waits for. How many.
 
         What an optional sink had not taken by then counts as discarded there. Quarantined events stay.
         """
         removed = 0
         while removed < limit:
-            step = min(PRUNE_STEP, limit - removed)
-            old = await self._database.read(partial(_prunable, before=utc_text(before), limit=step))
+            wanted = min(step, limit - removed)
+            old = await self._database.read(partial(_prunable, before=utc_text(before), limit=wanted))
             if not old:
                 break
             count = await self._database.write(partial(_prune, chosen=old), essential=True)
@@ -405,7 +406,7 @@ class Outbox:
 
     async def relieve(self, *, limit: int = 20_000) -> int:
         """When the disk runs short: remove the oldest delivered events although their time is not over."""
-        return await self.prune(datetime.max.replace(tzinfo=UTC), limit=limit)
+        return await self.prune(datetime.max.replace(tzinfo=UTC), limit=limit, step=RELIEF_STEP)
 
 
 def _horizon(gaps: list[ranges.Range], known: int | None, *, last: int) -> int | None:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from edge_agent.database import Database, StorageError
-from edge_agent.delivery.outbox import Outbox
+from edge_agent.delivery.outbox import Outbox, UnknownSink
 from tests.edge_agent.delivery.test_outbox import event
 from tests.faults.disks import Platter, fates
 from tests.faults.sqlite_shim import Connection
@@ -75,7 +75,10 @@ def judge(path: Path, confirmed: Confirmed) -> str:
             if not confirmed.opened:
                 return ""
             outbox = Outbox(database)
-            books = await outbox.ledger("hq")
+            try:
+                books = await outbox.ledger("hq")
+            except UnknownSink:
+                return "confirmed and lost: the sink"
             if not books.balanced or books.delivered < len(confirmed.delivered):
                 return f"the books: {books}"
             again = {stored.sequence for stored in await outbox.pending("hq", 1000)} & confirmed.delivered

@@ -23,7 +23,7 @@ FIELDS = frozenset({"user_id", "verify", "clock", "device"})
 
 
 async def main(folder: Path, upstream: int, terminals: list[tuple[str, str]]) -> None:
-    database = Database.open(folder / "agent.db", ballast_bytes=1 << 20)
+    database = Database.open(folder / "agent.db")
     outbox = Outbox(database)
     attendance = Attendance(database, Roster(b"k" * 32))
     attendance.configure(Source(serial, serial=serial) for serial, _ in terminals)
