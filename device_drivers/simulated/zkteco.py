@@ -32,7 +32,7 @@ from datetime import datetime, timedelta
 from typing import Self
 from zoneinfo import ZoneInfo
 
-from device_drivers.simulated.zkteco_memory import Memory
+from device_drivers.simulated.zkteco_memory import Memory, factory_options
 from device_drivers.simulated.zkteco_peers import Peer, TcpPeer, UdpDoor, UdpPeer
 from device_drivers.simulated.zkteco_transfer import Quirks, TransferBuffer
 from device_drivers.simulated.zkteco_wire import HEAD, is_sound, masked_key, pack_clock, packet, unpack_clock
@@ -67,21 +67,7 @@ class SimulatedZkTerminal:
         self.memory = memory or Memory()
         self.quirks = quirks or Quirks()
         self.firmware = "Ver 6.60 Apr 26 2016"
-        self.options = {
-            "~SerialNumber": serial,
-            "~DeviceName": "F18-SIM",
-            "~Platform": "ZEM500" if self.memory.packed_status else "ZMM210_TFT",
-            "~ZKFPVersion": "10",
-            "~OS": "1",
-            "MAC": "00:17:61:00:00:01",
-            "LockOn": "5",
-            "FaceFunOn": "0",
-            "Language": "69",
-            "IPAddress": host,
-            "NetMask": "255.255.255.0",
-            "GATEIPAddress": "",
-            **(options or {}),
-        }
+        self.options = {**factory_options(serial, host, self.memory), **(options or {})}
         self.enabled = True
         self.doors_opened: list[float] = []  # seconds of each order
         self.requests: list[int] = []  # command of each request, the newest thousand

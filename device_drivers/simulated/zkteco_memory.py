@@ -157,5 +157,23 @@ class Memory:
         )
 
 
+def factory_options(serial: str, host: str, memory: Memory) -> dict[str, str]:
+    """What a terminal answers to OPTIONS_RRQ before anybody changed anything."""
+    return {
+        "~SerialNumber": serial,
+        "~DeviceName": "F18-SIM",
+        "~Platform": "ZEM500" if memory.packed_status else "ZMM210_TFT",
+        "~ZKFPVersion": "10",
+        "~OS": "1",
+        "MAC": "00:17:61:00:00:01",
+        "LockOn": "5",
+        "FaceFunOn": "0",
+        "Language": "69",
+        "IPAddress": host,
+        "NetMask": "255.255.255.0",
+        "GATEIPAddress": "",
+    }
+
+
 def _number(user_id: str) -> int:
     return int(user_id) & 0xFFFFFFFF if user_id.isdecimal() else 0

@@ -98,9 +98,10 @@ class Connection:
                 await self.ask(Command.EXIT, timeout_s=1.0)
         self._fail(LinkError(f"{self.address}: the connection was closed"))
         self._reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reader
+        (ended,) = await asyncio.gather(self._reader, return_exceptions=True)
         await self._link.close()
+        if isinstance(ended, Exception):
+            raise ended
 
     async def ask(
         self,
@@ -120,11 +121,17 @@ class Connection:
             while True:
                 attempts -= 1
                 try:
-                    return await self._exchange(command, payload, timeout_s or self.timing.reply_s, max_answer)
+                    answer = await self._exchange(command, payload, timeout_s or self.timing.reply_s, max_answer)
+                    break
                 except LinkTimeout as exc:
                     if attempts == 0:
                         self._fail(exc)
                         raise
+            if answer.command == Command.ACK_UNAUTH and command not in (Command.CONNECT, Command.AUTH):
+                # Over UDP nothing else tells that the terminal has rebooted.
+                self._fail(LinkError(f"{self.address}: the terminal has forgotten our session"))
+                raise LinkError(f"{self.address}: the terminal has forgotten our session")
+            return answer
 
     async def require(
         self,
@@ -188,6 +195,8 @@ class Connection:
                     self._receive(frame)
         except DeviceError as exc:
             self._fail(exc)
+        finally:
+            self._fail(LinkError(f"{self.address}: nobody reads the connection any more"))
 
     def _receive(self, frame: Frame) -> None:
         before = self._session.received_bytes

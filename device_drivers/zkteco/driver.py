@@ -72,7 +72,7 @@ class ZktecoTerminal:
     `config.options`: `transport` ("tcp" or "udp"), `checksum` ("verify" or "ignore"), `user_size` (28 or 72,
     for a terminal that stores no user yet) and the seconds of `connection.Timing`. `config.password` is the
     communication key, a number; empty means 0. `measured_offset` is the terminal's clock, read in
-    `config.timezone`, minus ours, as measured at connecting; None until then.
+    `config.timezone`, minus ours, to the second, as measured at connecting and whenever the log is confirmed.
     """
 
     def __init__(
@@ -206,6 +206,7 @@ class ZktecoTerminal:
             alive = clock()
             if await self._gap(attached, record) or clock() - confirmed >= self._timing.confirm_s:
                 await self._catch_up(attached, record)
+                self.measured_offset = await self._measure_offset(connection)
                 confirmed = clock()
 
     async def _catch_up(self, attached: _Attached, record: Record) -> None:
@@ -272,6 +273,7 @@ class ZktecoTerminal:
         of this terminal durably. Nobody can punch between the count and the clearing.
         """
         attached = await self._attach()
+        await attached.log.stored_count()  # a reading under way ends before people are kept from punching
         async with disabled(attached.connection):
             stored = await attached.log.stored_count()
             if stored > confirmed_through:

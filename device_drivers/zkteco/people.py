@@ -115,8 +115,8 @@ class People:
         """Users and their templates; checked by reading the user table again."""
         stored = {entry.user_id: entry for entry in await self._entries()}
         refused: dict[str, str] = {}
-        for user_id in user_ids:
-            if user_id in stored and (await read_sizes(self._connection)).fingers:
+        if (await read_sizes(self._connection)).fingers:
+            for user_id in stored.keys() & set(user_ids):
                 await self.delete_templates(user_id)
         async with disabled(self._connection):
             for user_id in user_ids:

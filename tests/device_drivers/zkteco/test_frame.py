@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_drivers.errors import FrameError
-from device_drivers.zkteco.codes import Command
+from device_drivers.zkteco.codes import Command, EventFlag
 from device_drivers.zkteco.frame import MAX_LENGTH, DatagramDecoder, Frame, StreamDecoder, checksum
+from device_drivers.zkteco.session import LiveEvent, Session
 from tests.shared_data import shared
 
 CONNECTED = bytes.fromhex("5050827d08000000d007ce7a3d7d2400")  # AK3750WIFI_TFT, tcpdump of a user of pyzk (#41)
@@ -34,6 +36,36 @@ def test_every_captured_packet_decodes_and_encodes_to_itself() -> None:
         (frame,) = StreamDecoder().feed(wire)
         assert frame.encode_tcp() == wire
         assert Frame.decode(wire[8:]) == frame
+
+
+def captured(doc: str, *, context: str) -> Frame:
+    wires = [v["hex"] for v in captures() if v["doc"].endswith(doc) and context in v["context"]]
+    (frame,) = StreamDecoder().feed(bytes.fromhex(wires[0]))
+    return frame
+
+
+def test_captured_replies_carry_what_the_documents_read_from_them() -> None:
+    zone = captured("access.md", context="get timezone").payload
+    assert (zone[0], tuple(zone[2:6])) == (48, (17, 12, 17, 13))  # time zone 48, Sunday 17:12 to 17:13
+    combination = captured("access.md", context="get unlock combination").payload
+    assert (tuple(combination[:3]), combination[6]) == ((7, 1, 2), 2)  # number 7: two groups, 1 and 2
+    group = captured("access.md", context="get group info").payload
+    assert (group[0], struct.unpack_from("<3H", group, 1)) == (77, (8, 7, 6))
+    assert group[7] == 0x8E  # FP&RF+PIN, holiday flag set
+    state = captured("terminal.md", context="Reply example")
+    assert (state.command, state.session) == (Command.ACK_OK, 2)  # the state stands in the session field
+
+
+def test_captured_requests_carry_what_the_documents_say_they_ask() -> None:
+    mode = captured("data-user.md", context="PIN&FP&PW")
+    assert (mode.command, mode.payload[:3]) == (79, b"\x0d\0\x8d")
+    assert captured("terminal.md", context="Lock on timer").payload == b"LockOn=5\0"
+    assert captured("terminal.md", context="antipassback").payload == b"AntiPassbackOn=0\0"
+
+
+def test_a_captured_realtime_packet_has_its_kind_in_the_session_field() -> None:
+    frame = captured("protocol.md", context="realtime packet")
+    assert Session(Frame.encode).receive(frame) == [LiveEvent(EventFlag.FPFTR, b"\x64")]
 
 
 def test_a_reply_in_the_field_is_an_acknowledgement() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from device_drivers.errors import ProtocolError
 from device_drivers.events import Origin, PunchState, VerifyMode
 from device_drivers.zkteco.codes import LIVE_SIZES
-from device_drivers.zkteco.device_clock import pack_time
+from device_drivers.zkteco.device_clock import pack_time, unpack_time
 from device_drivers.zkteco.frame import StreamDecoder
 from device_drivers.zkteco.records import RecordLayout, decode_live, measure_layout
 from tests.shared_data import shared
@@ -45,6 +45,12 @@ def test_the_documented_record_says_who_when_and_how() -> None:
     punch = RecordLayout(len(DOCS_RECORD)).decode(DOCS_RECORD)
     assert (punch.uid, punch.user_id, punch.verify_code, punch.state_code) == (13, "999111333", 1, 0)
     assert punch.device_time == datetime(2018, 6, 25, 17, 50, 35)
+
+
+def test_the_documented_operation_record_has_the_same_clock() -> None:
+    _, operation, packed, *parameters = struct.unpack("<HBxI4H", bytes.fromhex("0000062ac29b68230300000007000205"))
+    assert (operation, parameters) == (6, [3, 0, 7, 0x0502])
+    assert unpack_time(packed) == datetime(2018, 6, 25, 16, 9, 38)
 
 
 def test_zem500_records_of_the_field_report_decode_as_stated() -> None:

@@ -166,6 +166,18 @@ async def test_trap_07_one_session_at_a_time_and_a_new_one_after_a_reboot() -> N
         await third.close()
 
 
+async def test_trap_07_a_reboot_is_noticed_over_udp_where_nothing_breaks() -> None:
+    async with SimulatedZkTerminal() as terminal:
+        punch_every_7_s(terminal, 30)
+        driver, recorder = driver_of(terminal, transport="udp", keepalive_s=0.3), Recorder()
+        async with running(driver, recorder) as task:
+            await recorder.count(30)
+            await terminal.reboot()
+            with pytest.raises(LinkError):  # no empty log, no endless wait for live events
+                await asyncio.wait_for(task, 5)
+    assert all(cursor != b"" for _, cursor in recorder.calls)
+
+
 async def test_trap_07_the_terminal_is_enabled_again_after_a_refusal() -> None:
     async with SimulatedZkTerminal(memory=Memory(max_users=1)) as terminal:
         driver = driver_of(terminal)
