@@ -284,6 +284,8 @@ def _frames(
             raise SealBroken
         length = _LENGTH.unpack(raw_length)[0]
         sealed = back.read(length)
+        if len(sealed) != length:
+            raise SealBroken
         last = int(done + length - OVERHEAD >= member["size"])
         data = open_sealed(key, sealed, bound_to=bind("backup", owner, member["name"], index, last))
         digest.update(data)

@@ -78,7 +78,7 @@ def _authorize(
 def statements(script: str) -> Iterator[str]:
     """The single statements of a script; triggers stay whole. `executescript` would commit first."""
     rest = ""
-    for piece in script.split(";"):
+    for piece in script.split(";")[:-1]:  # what follows the last one is no statement
         rest += piece + ";"
         if sqlite3.complete_statement(rest):
             yield rest
