@@ -50,6 +50,14 @@ class Tally:
     refused: int
 
 
+def _texts(event: Any) -> list[str]:
+    """What is kept beside the event itself. Raises KeyError, TypeError."""
+    texts = [event[key] for key in ("id", "source", "sequence", "type", "time")]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("attributes are text")
+    return texts
+
+
 class Collector:
     """The receiver behind `app`. One connection, one lock: it is small on purpose."""
 
@@ -91,9 +99,7 @@ class Collector:
         try:
             events = json.loads(body)
             received = utc_text(self._clock())
-            rows: list[tuple[Any, ...]] = [
-                (e["id"], e["source"], e["sequence"], e["type"], e["time"], received, json.dumps(e)) for e in events
-            ]
+            rows = [(*_texts(event), received, json.dumps(event)) for event in events]
         except (ValueError, KeyError, TypeError) as exc:
             return self._refuse(400, f"not a CloudEvents batch: {type(exc).__name__} {exc}")
         async with self._lock:
