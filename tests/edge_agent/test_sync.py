@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_drivers.devices import Capabilities, DeviceUser, Feature, ItemResult
+from edge_agent.credentials import Rights
+from edge_agent.sync import Plan, Sync, Wanted, compare, differences, keep_card
+from tests.flows.site import LINK_GONE, RULES, Site, Terminal, site
+
+TERMINAL = Capabilities(frozenset({Feature.USERS, Feature.CARDS, Feature.PINS}))
+CONTROLLER = Capabilities(frozenset({Feature.USERS, Feature.CARDS, Feature.SCHEDULES}), doors=4)
+
+
+def user(number: str, **more: Any) -> DeviceUser:
+    return DeviceUser(number, **more)
+
+
+def plan(wanted: list[DeviceUser], found: list[DeviceUser], able: Capabilities = TERMINAL, ours: str = "") -> Plan:
+    return compare(Wanted(tuple(wanted)), found, able, ours=lambda key: key in ours.split(), by_card=False)
+
+
+def test_says_who_comes_who_changes_who_goes_and_who_is_not_ours() -> None:
+    found = [user("1", card="11"), user("2", card="22"), user("8"), user("9")]
+    made = plan([user("1", card="11"), user("2", card="33"), user("3")], found, ours="1 2 8")
+    assert [u.user_id for u in made.add] == ["3"]
+    assert [(c.user.user_id, c.fields) for c in made.change] == [("2", ("card",))]
+    assert (made.remove, made.foreign, made.unchanged) == (("8",), ("9",), 1)
+
+
+def test_who_does_not_fit_is_refused_by_name_before_anything_is_sent() -> None:
+    able = Capabilities(TERMINAL.features, max_users=3)
+    made = plan([user(str(n)) for n in range(1, 5)], [user("9"), user("8")], able, ours="8")
+    assert [u.user_id for u in made.add] == ["1", "2"]
+    assert [(r.key, r.ok) for r in made.refused] == [("3", False), ("4", False)]
+    assert "holds 3 people" in made.refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "able", "expected"),
+    [
+        ({"name": "Wang Xiaoming"}, {"name": "Wang Xia"}, TERMINAL, ()),  # cut by the device
+        ({"name": "Wang"}, {"name": "Li"}, TERMINAL, ("name",)),
+        ({"card": "0011AB"}, {"card": "11ab"}, TERMINAL, ()),
+        ({"card": "1"}, {"card": "2"}, Capabilities(frozenset()), ()),  # it cannot hold cards
+        ({"pin": "1234"}, {"pin": ""}, TERMINAL, ()),  # it does not tell PINs back
+        ({"pin": "1234"}, {"pin": "9999"}, TERMINAL, ("pin",)),
+        ({"enabled": True}, {"enabled": False}, TERMINAL, ("enabled",)),
+        ({"doors": (1, 2)}, {"doors": (2, 1)}, CONTROLLER, ()),
+        ({"doors": (1,)}, {"doors": (1, 2)}, CONTROLLER, ("doors",)),
+        ({"doors": (1,)}, {"doors": (1, 2)}, TERMINAL, ()),
+        ({"schedule": 29}, {"schedule": None}, CONTROLLER, ("schedule",)),
+    ],
+)
+def test_only_what_a_device_can_hold_and_tell_is_compared(
+    wanted: dict[str, Any], found: dict[str, Any], able: Capabilities, expected: tuple[str, ...]
+) -> None:
+    assert differences(user("1", **wanted), user("1", **found), able, by_card=False) == expected
+
+
+class Controller(Terminal):
+    """Decides alone; knows people by card number."""
+
+    async def capabilities(self) -> Capabilities:
+        return CONTROLLER
+
+    async def upsert_users(self, users: Any) -> list[ItemResult]:
+        self._link()
+        self.people |= {each.card: each for each in users}
+        return [ItemResult(each.user_id, ok=True) for each in users]
+
+
+@pytest.fixture
+async def s(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path) as running:
+        yield running
+
+
+def sync_of(s: Site) -> Sync:
+    return Sync(
+        database=s.database,
+        roster=s.roster,
+        rules=lambda: s.rules,
+        driver=s.devices.get,
+        open_card=lambda sealed: sealed.decode(),
+    )
+
+
+async def give_card(s: Site, number: str) -> None:
+    await s.database.write(lambda c: keep_card(c, s.roster, number, sealed=number.encode()))
+
+
+async def test_a_terminal_comes_to_hold_who_is_in_the_roster_and_loses_who_left(s: Site) -> None:
+    terminal = s.devices["zk-1"] = Terminal("zk-1")
+    terminal.people = {"77": user("77", name="somebody else's")}
+    sync = sync_of(s)
+    for number in range(120):
+        await s.add(f"p{number}", number=str(1000 + number))
+    before = await sync.plan("zk-1", by_card=False)
+    assert (len(before.add), before.foreign) == (120, ("77",))
+    assert len(terminal.people) == 1  # a dry run
+    told: list[tuple[int, int]] = []
+
+    async def progress(done: int, total: int) -> None:
+        told.append((done, total))
+
+    report = await sync.apply("zk-1", before, by_card=False, progress=progress)
+    assert (report.done, report.complete) == (120, True)
+    assert told == [(50, 120), (100, 120), (120, 120)]
+    assert (await sync.plan("zk-1", by_card=False)).empty
+    await s.database.write(lambda c: s.roster.remove(c, "p7"))
+    after = await sync.plan("zk-1", by_card=False)
+    assert after.remove == ("1007",)
+    await sync.apply("zk-1", after, by_card=False)
+    assert "1007" not in terminal.people
+    assert "77" in terminal.people
+
+
+async def test_a_reset_device_is_filled_again(s: Site) -> None:
+    terminal = s.devices["zk-1"] = Terminal("zk-1")
+    await s.add("ann", number="42")
+    sync = sync_of(s)
+    await sync.apply("zk-1", await sync.plan("zk-1", by_card=False), by_card=False)
+    terminal.people.clear()
+    assert len((await sync.plan("zk-1", by_card=False)).add) == 1
+
+
+async def test_one_bad_item_or_a_broken_link_is_reported_and_the_next_plan_goes_on(s: Site) -> None:
+    terminal = s.devices["zk-1"] = Terminal("zk-1")
+    await s.add("ann", number="42")
+    sync = sync_of(s)
+    made = await sync.plan("zk-1", by_card=False)
+    terminal.refuses = "no memory"
+    report = await sync.apply("zk-1", made, by_card=False)
+    assert [(r.key, r.reason) for r in report.failed] == [("42", "no memory")]
+    terminal.refuses, terminal.fails = "", LINK_GONE
+    assert "unplugged" in (await sync.apply("zk-1", made, by_card=False)).interrupted
+    terminal.fails = None
+    assert len((await sync.plan("zk-1", by_card=False)).add) == 1
+
+
+async def test_a_controller_gets_a_card_only_for_doors_and_times_it_can_keep(s: Site) -> None:
+    s.devices["panel"] = panel = Controller("panel")
+    s.set_rules(
+        {
+            **RULES,
+            "doors": [RULES["doors"][0], {"name": "back", "device": "panel", "relay": 2}],
+            "groups": [
+                {"name": "staff", "grants": [{"doors": ["front"], "schedule": "hours"}]},
+                {"name": "guards", "grants": [{"doors": ["front", "back"]}]},
+            ],
+        }
+    )
+    for name, card, groups in (("ann", "1111", ("staff",)), ("bob", "2222", ("guards",)), ("eve", "3333", ())):
+        await s.add(name, card=card, rights=Rights(groups=groups))
+        await give_card(s, card)
+    sync = sync_of(s)
+    without = await sync.plan("panel", by_card=True)
+    assert [(u.card, u.doors) for u in without.add] == [("2222", (1, 2))]
+    assert [(r.key, "hours" in r.reason) for r in without.refused] == [("ann", True)]
+    made = await sync.plan("panel", by_card=True, profiles={"hours": 29})
+    assert sorted((u.card, u.doors, u.schedule) for u in made.add) == [("1111", (1,), 29), ("2222", (1, 2), None)]
+    await sync.apply("panel", made, by_card=True)
+    assert set(panel.people) == {"1111", "2222"}
+    await s.credentials.set_rights(["ann"], Rights(groups=("staff",), enabled=False))  # type: ignore[list-item]
+    assert (await sync.plan("panel", by_card=True, profiles={"hours": 29})).remove == ("1111",)
+
+
+async def test_a_device_that_is_away_or_keeps_nobody_is_named(s: Site) -> None:
+    with pytest.raises(LookupError, match="not connected"):
+        await sync_of(s).plan("zk-9", by_card=False)
+    with pytest.raises(LookupError, match="keeps no people"):
+        await sync_of(s).plan("camera", by_card=False)
+
+
+async def test_a_card_number_rests_sealed_and_goes_with_the_card(s: Site) -> None:
+    await s.add("ann", card="1111")
+    await give_card(s, "1111")
+    await s.database.write(lambda c: s.roster.remove_card(c, "1111"))
+    assert await s.database.read(lambda c: c.execute("SELECT count(*) FROM sealed_cards").fetchone()) == (0,)
