@@ -61,6 +61,11 @@ class Buckets:
             self._levels.popitem(last=False)
         return allowed
 
+    def empty(self, key: str, now: float) -> bool:
+        """Whether `take` would refuse, without taking."""
+        level, since = self._levels.get(key, (self._burst, now))
+        return min(self._burst, level + max(0.0, now - since) * self._rate) < 1.0
+
 
 class Gate:
     def __init__(self, *, rate: float = 20.0, burst: float = 200.0) -> None:
@@ -68,6 +73,7 @@ class Gate:
         self._pending: OrderedDict[str, Pending] = OrderedDict()
         self._devices = Buckets(rate=rate, burst=burst)
         self._strangers = Buckets(rate=1.0, burst=20.0)  # by address: they have nothing to say
+        self._good_sources: OrderedDict[str, None] = OrderedDict()  # listed devices spoke from there
         self.turned_away = 0
 
     def admit(self, serial: str, addresses: Iterable[str] = ()) -> None:
@@ -93,7 +99,16 @@ class Gate:
             if not SERIAL.fullmatch(serial):
                 return Verdict.MALFORMED
             return Verdict.UNKNOWN if networks is None else Verdict.WRONG_ADDRESS
+        self._good_sources[address] = None
+        if len(self._good_sources) > MAX_BUCKETS:
+            self._good_sources.popitem(last=False)
         return Verdict.ALLOWED if self._devices.take(serial, now) else Verdict.TOO_MANY
+
+    def shut_out(self, address: str, now: float) -> bool:
+        """A source that sent nothing but strangers, and too many of them: not worth an answer for the moment."""
+        out = address not in self._good_sources and self._strangers.empty(address, now)
+        self.turned_away += out
+        return out
 
     @staticmethod
     def _from(networks: tuple[Network, ...], address: str) -> bool:

@@ -1,7 +1,8 @@
-"""Serve the push application on a socket of its own, with a deadline for every request head.
+"""Serve an ASGI application on a socket of its own, with a deadline for every request head.
 
 uvicorn times an idle connection out only after its first answer, so a peer that sends its head one byte at a time
-would hold a socket for ever. Connections are also bounded, in total and by source.
+would hold a socket for ever. Connections are also bounded, in total and by source, and a source the application has
+shut out is sent away before anything is made for it: answering a flood of strangers would starve the others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from uvicorn.config import Config
@@ -22,51 +23,70 @@ KEEP_ALIVE_S = 90
 MAX_HEAD = 16 * 1024
 MAX_CONNECTIONS = 2000
 MAX_CONNECTIONS_PER_SOURCE = 64
-BACKLOG = 1024
+BACKLOG = 128  # asyncio takes as many off the queue in one turn: a flood must not hold the loop
+
+ShutOut = Callable[[str], bool]
 
 
 class Admission:
     """Counts open connections; shared by all of one listener."""
 
-    def __init__(self, *, total: int, per_source: int, head_timeout_s: float) -> None:
+    def __init__(self, *, total: int, per_source: int, head_timeout_s: float, shut_out: ShutOut | None) -> None:
         self.total, self.per_source, self.head_timeout_s = total, per_source, head_timeout_s
+        self.shut_out = shut_out
         self.open: Counter[str] = Counter()
         self.refused = 0
         self.too_slow = 0
+        self._all = 0
 
     def enter(self, source: str) -> bool:
-        if self.open.total() >= self.total or self.open[source] >= self.per_source:
+        crowded = self._all >= self.total or self.open[source] >= self.per_source
+        if crowded or (self.shut_out is not None and self.shut_out(source)):
             self.refused += 1
             return False
         self.open[source] += 1
+        self._all += 1
         return True
 
     def leave(self, source: str) -> None:
+        self._all -= 1
         self.open[source] -= 1
         if self.open[source] <= 0:
             del self.open[source]
 
 
-class TimedProtocol(H11Protocol):
+class Doorkeeper(asyncio.Protocol):
+    """What a connection meets first; an HTTP protocol is made only for one that may stay."""
+
     def __init__(self, admission: Admission, config: Config, state: ServerState) -> None:
+        self._admission, self._config, self._state = admission, config, state
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):
+            return
+        peer = transport.get_extra_info("peername")
+        source = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        if not self._admission.enter(source):
+            transport.abort()
+            return
+        protocol = TimedProtocol(self._admission, self._config, self._state, source=source)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+class TimedProtocol(H11Protocol):
+    def __init__(self, admission: Admission, config: Config, state: ServerState, *, source: str) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self._admission = admission
-        self._source: str | None = None
+        self._source = source
         self._head_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        source = self.client[0] if self.client else ""
-        if not self._admission.enter(source):
-            transport.abort()
-            return
-        self._source = source
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._source is not None:
-            self._admission.leave(self._source)
-            self._source = None
+        self._admission.leave(self._source)
         self._got_head()
         super().connection_lost(exc)
 
@@ -103,17 +123,28 @@ async def listen(
     max_connections: int = MAX_CONNECTIONS,
     max_connections_per_source: int = MAX_CONNECTIONS_PER_SOURCE,
     head_timeout_s: float = HEAD_TIMEOUT_S,
+    shut_out: ShutOut | None = None,
 ) -> AsyncIterator[asyncio.Server]:
-    """The application is reachable inside the block; `server.sockets` tells the port when 0 was asked for."""
+    """The application is reachable inside the block; `server.sockets` tells the port when 0 was asked for.
+
+    `shut_out` says of a source address whether it is sent away unheard: `AdmsServer.shut_out`.
+    """
     config = Config(
         app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_S,
         h11_max_incomplete_event_size=MAX_HEAD, server_header=False, date_header=False,
     )  # fmt: skip
     config.load()
     state = ServerState()
-    admission = Admission(total=max_connections, per_source=max_connections_per_source, head_timeout_s=head_timeout_s)
+    admission = Admission(
+        total=max_connections, per_source=max_connections_per_source, head_timeout_s=head_timeout_s, shut_out=shut_out
+    )
     server = await asyncio.get_running_loop().create_server(
-        lambda: TimedProtocol(admission, config, state), host, port, ssl=tls, backlog=BACKLOG
+        lambda: Doorkeeper(admission, config, state),
+        host,
+        port,
+        ssl=tls,
+        ssl_handshake_timeout=head_timeout_s if tls else None,
+        backlog=BACKLOG,
     )
     try:
         yield server

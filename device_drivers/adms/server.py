@@ -95,6 +95,10 @@ class AdmsServer:
         self.gate.dismiss(serial)
         self._links.pop(serial, None)
 
+    def shut_out(self, address: str) -> bool:
+        """For the listener: whether this source is sent away unheard."""
+        return self.gate.shut_out(address, asyncio.get_running_loop().time())
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return

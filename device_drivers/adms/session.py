@@ -101,10 +101,13 @@ class Session:
         if isinstance(saved, dict):
             self.stamps = {table: str(stamp)[:MAX_STAMP] for table, stamp in saved.items() if table in STAMP_TABLES}
 
-    def cursor_after(self, table: str, stamp: str) -> bytes | None:
-        """The cursor that becomes durable with this upload; `keep` is called once it is."""
-        stamps = self._with(table, stamp)
-        return json.dumps(stamps, sort_keys=True).encode() if stamps else None
+    def cursor_after(self, table: str = "", stamp: str = "") -> bytes:
+        """The cursor that becomes durable with this upload; `keep` is called once it is.
+
+        Every upload has one, with or without a stamp: it is a reading of the device's log of its own, so an upload
+        sent again says the same as before.
+        """
+        return json.dumps(self._with(table, stamp), sort_keys=True).encode()
 
     def keep(self, table: str, stamp: str) -> None:
         self.stamps = self._with(table, stamp)

@@ -32,7 +32,7 @@ async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes
         return b"OK"
     if table == "rtlog":
         session.dialect = Dialect.SECURITY
-        await link.record(_access(link, body, link.clock()))
+        await link.record(_access(link, body, link.clock()), cursor=session.cursor_after())
         return b"OK"
     if table == "rtstate":
         session.dialect = Dialect.SECURITY
@@ -55,7 +55,7 @@ async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes
     else:
         link.counters["unknown_tables"] += 1
         unknown = [messages.unreadable(link.serial, table[:32], line) for line in lines(body)]
-        await link.record(unknown)
+        await link.record(unknown, cursor=link.session.cursor_after())
         count = len(unknown)
     session.keep(name, stamp)
     return f"OK: {count}".encode()
@@ -100,17 +100,17 @@ async def _tabledata(link: DeviceLink, query: dict[str, str], body: bytes, *, co
         count = await _photos(link, table, body)
     elif table == "transaction":
         events = _access(link, body, link.clock())
-        await link.record(events)
+        await link.record(events, cursor=link.session.cursor_after())
         count = len(events)
     else:
         link.counters["unknown_tables"] += 1
         unknown = [messages.unreadable(link.serial, table, line) for line in lines(body)]
-        await link.record(unknown)
+        await link.record(unknown, cursor=link.session.cursor_after())
         count = len(unknown)
     return f"{name}={count}".encode("utf-8", "replace")
 
 
-async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes | None) -> int:
+async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes) -> int:
     """Operations, users, fingers and faces, mixed as the device likes."""
     session, now = link.session, link.clock()
     events: list[DeviceEvent] = []

@@ -232,6 +232,8 @@ class C3Panel:
         start = 0
         if self._last_row in marks:
             start = max(0, len(marks) - 1 - marks[::-1].index(self._last_row) - OVERLAP)
+            while start and rows[start].get("Time_second") == rows[start - 1].get("Time_second"):
+                start -= 1  # equal records of one second are told together, each time
         events = [
             messages.stored_event(
                 row, serial=serial, origin=Origin.BACKLOG, raw=json.dumps(row).encode(), numbered=self._text_log

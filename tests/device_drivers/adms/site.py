@@ -70,5 +70,5 @@ def client(server: AdmsServer, *, source: str = "192.0.2.1") -> httpx.AsyncClien
 
 @contextlib.asynccontextmanager
 async def on_a_socket(server: AdmsServer, **limits: float) -> AsyncIterator[str]:
-    async with listen(server, host="127.0.0.1", port=0, **limits) as listening:  # type: ignore[arg-type]
+    async with listen(server, host="127.0.0.1", port=0, shut_out=server.shut_out, **limits) as listening:  # type: ignore[arg-type]
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"

@@ -56,6 +56,18 @@ def test_ten_thousand_unknown_serial_numbers_are_bounded() -> None:
     assert gate.turned_away > 9000
 
 
+def test_a_source_of_strangers_alone_is_shut_out_for_a_while() -> None:
+    gate = Gate()
+    gate.admit("A1")
+    gate.judge("A1", "192.0.2.1", 0.0)
+    for number in range(100):
+        gate.judge(f"X{number}", "203.0.113.5", 0.0)
+        gate.judge(f"X{number}", "192.0.2.1", 0.0)
+    assert gate.shut_out("203.0.113.5", 0.0)
+    assert not gate.shut_out("203.0.113.5", 2.0)
+    assert not gate.shut_out("192.0.2.1", 0.0)  # a listed device shares this address
+
+
 def test_buckets_refill_and_forget_the_oldest() -> None:
     buckets = Buckets(rate=2.0, burst=2.0)
     assert [buckets.take("a", 0.0) for _ in range(3)] == [True, True, False]

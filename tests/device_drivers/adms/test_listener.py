@@ -92,6 +92,17 @@ async def test_connections_are_bounded_by_source_and_the_places_come_back() -> N
                     continue
 
 
+async def test_a_source_of_strangers_is_sent_away_before_it_is_heard() -> None:
+    server = AdmsServer()
+    async with on_a_socket(server) as url, httpx.AsyncClient() as http:
+        statuses: list[int] = []
+        with contextlib.suppress(httpx.TransportError):
+            for number in range(60):
+                statuses += [(await http.get(f"{url}/iclock/ping?SN=X{number}")).status_code]
+    assert set(statuses) == {403}
+    assert 15 <= len(statuses) <= 40
+
+
 async def test_speaks_tls_where_the_device_does() -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
