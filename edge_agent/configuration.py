@@ -24,6 +24,7 @@ from edge_agent.database import Database
 
 SECRETS_AAD = b"edge-agent site secrets v1"
 SECRET_KEYS = frozenset({"password", "secret"})
+SECRET_OPTIONS = frozenset({"password", "secret", "key", "pin"})  # in a driver's options: OSDP keys and the like
 
 
 class StaleVersion(Exception):
@@ -61,11 +62,17 @@ def _dump(site: SiteConfig) -> tuple[dict[str, Any], dict[str, str]]:
             shown = {}
             for key, item in value.items():
                 if key in SECRET_KEYS and isinstance(item, SecretStr):
-                    if item.get_secret_value():
-                        secrets[f"{path}/{key}"] = item.get_secret_value()
+                    item = item.get_secret_value()
+                    if item:
+                        secrets[f"{path}/{key}"] = item
+                    continue
+                if key in SECRET_OPTIONS and isinstance(item, str) and "/options" in path:
+                    secrets[f"{path}/{key}"] = item
                     continue
                 shown[str(key)] = walk(item, f"{path}/{key}")
             return shown
+        if isinstance(value, frozenset | set):
+            return sorted(walk(item, path) for item in value)
         if isinstance(value, list | tuple):
             return [
                 walk(item, f"{path}/{item['name'] if isinstance(item, dict) and 'name' in item else n}")
@@ -91,7 +98,9 @@ def _with_secrets(document: Mapping[str, Any], secrets: Mapping[str, str]) -> di
         place: Any = copy
         for part in parts[:-1]:
             if isinstance(place, list):
-                place = next((item for item in place if isinstance(item, dict) and item.get("name") == part), None)
+                named = [item for item in place if isinstance(item, dict) and str(item.get("name")) == part]
+                numbered = place[int(part)] if part.isdecimal() and int(part) < len(place) else None
+                place = named[0] if named else numbered
             elif isinstance(place, dict):
                 place = place.get(part)
             if place is None:

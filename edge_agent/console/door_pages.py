@@ -75,7 +75,7 @@ async def door_cards(gateway: Gateway, t: Text) -> list[dict[str, Any]]:
         for alarm in await gateway.governance.database.read(lambda c: alarm_views(c, duress=False))
         if alarm.cleared_at is None
     }
-    newest = await gateway.outbox.events(type_prefix="door.", limit=200, newest_first=True)
+    newest = await recent(gateway, 200)
     names = await views.names_of(gateway, newest)
     zone = views.zone_of(gateway)
     last: dict[str, str] = {}
@@ -84,11 +84,18 @@ async def door_cards(gateway: Gateway, t: Text) -> list[dict[str, Any]]:
         name = door_of(item, doors)
         if name and name not in last:
             shown = row(item, t=t, zone=zone, names=names)
-            kind = item.event.type.removeprefix("door.")
+            kind = item.event.type.partition(".")[2]
             words = t(*DOORS[kind][:2]) if kind in DOORS else kind
             last[name] = f"{shown['time']} {shown['who']} · {words} · {shown['result']}"
     cards = [door_card(view, standing, last.get(view.name, ""), t) for view in doors]
     return sorted(cards, key=lambda card: {"bad": 0, "warn": 1}.get(card["card"], 2))
+
+
+async def recent(gateway: Gateway, limit: int) -> list[Stored]:
+    """What happened at doors: what the gateway decided, and what the panels said."""
+    decided = await gateway.outbox.events(type_prefix="access.", limit=limit, newest_first=True)
+    said = await gateway.outbox.events(type_prefix="door.", limit=limit, newest_first=True)
+    return sorted(decided + said, key=lambda item: item.sequence, reverse=True)[:limit]
 
 
 def door_of(item: Stored, doors: list[DoorView]) -> str:
@@ -114,7 +121,7 @@ class DoorPages:
         may_open = caller.may(Scope.DOORS_OPEN)
         zone = views.zone_of(gateway)
         standing = await gateway.governance.database.read(lambda c: alarm_views(c, duress=may_open))
-        newest = await gateway.outbox.events(type_prefix="door.", limit=5, newest_first=True)
+        newest = await recent(gateway, 5)
         names = await views.names_of(gateway, newest)
         return self._pages.render(
             request,

@@ -140,7 +140,7 @@ class PeoplePages:
         wanted_kind: type = Camera if modality is Modality.FACE else FingerprintReader
         days = site.retention.templates_days or 0
         until = gateway.governance.now().astimezone(views.zone_of(gateway)) + timedelta(days=days)
-        icon, zh, en = MODALITIES[modality]
+        _, zh, en = MODALITIES[modality]
         await self._note(caller.name, "person.read", subject=subject)
         return self._pages.render(
             request,

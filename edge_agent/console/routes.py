@@ -223,7 +223,7 @@ class ConsoleRoutes:
             cur="events",
             received=newest[0].sequence if newest else books.received,
             rows=await self._rows(found, t),
-            kinds=[("", t("全部", "All")), ("attendance.", t("打卡", "Punches")), ("door.", t("门", "Doors")),
+            kinds=[("", t("全部", "All")), ("attendance.", t("打卡", "Punches")), ("access.", t("通行", "Entries")), ("door.", t("门", "Doors")),
                    ("subject.", t("人员", "People"))],
             kind=kind,
             device=device,

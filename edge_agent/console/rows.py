@@ -54,12 +54,25 @@ DOORS = {
 }
 REASONS = {
     "unknown": ("未识别", "Not recognised"),
-    "door_mode": ("门被封锁", "Door locked down"),
+    "no_such_door": ("没有这扇门", "No such door"),
+    "locked": ("门已停用", "Door locked"),
+    "lockdown": ("封锁中", "Lockdown"),
+    "suspended": ("已停用", "Suspended"),
+    "not_valid": ("不在有效期", "Not valid now"),
+    "too_many_attempts": ("尝试过多", "Too many attempts"),
+    "another_factor": ("请换一种方式", "Another way, please"),
     "no_privilege": ("没有权限", "No permission"),
     "outside_schedule": ("时段外", "Off schedule"),
     "anti_passback": ("反潜回", "Anti-passback"),
-    "consent_lapsed": ("同意失效", "Consent lapsed"),
+    "first_card": ("等待首卡", "Waits for first card"),
+    "second_person": ("需要第二人", "Second person needed"),
+    "more_factors": ("还需验证", "More factors needed"),
+    "interlock": ("互锁", "Interlock"),
+    "zone_full": ("区域已满", "Area full"),
+    "wrong_pin": ("密码不对", "Wrong PIN"),
+    "door_not_opened": ("门没有打开", "Door did not open"),
 }
+
 
 BLANK = {"time": "", "who": "", "what": "", "where": "", "how": "", "tone": "", "result": ""}
 
@@ -82,15 +95,16 @@ def row(found: Stored, *, t: Text, zone: ZoneInfo, names: Mapping[str, str]) -> 
         what = t(f"打卡{' · ' + zh if zh else ''} · {where}", f"Punch{' ' + en if en else ''} · {where}")
         if data.get("known") is False:
             tone, result = "warn", t("未识别用户", "Unknown user")
-    elif family == "door" and kind in DOORS:
+    elif family in {"door", "access"} and kind in DOORS:
         zh, en, tone, result_zh, result_en = DOORS[kind]
         what, result = t(f"{zh} · {where}", f"{en} · {where}"), t(result_zh, result_en)
-        if kind == "denied" and data.get("reason") in REASONS:
-            result = t(*REASONS[str(data["reason"])])
+        reason = str(data.get("reason") or "")
+        if kind == "denied" and reason:
+            result = t(*REASONS.get(reason, (reason, reason)))
     elif family == "subject":
         what = t("人员", "Person") + f" · {kind}"
     return {
-        "kind": "door" if family == "door" else "punch" if kind == "punch" else family,
+        "kind": "door" if family in {"door", "access"} else "punch" if kind == "punch" else family,
         "sequence": found.sequence,
         "day": local.strftime("%m-%d"),
         "time": local.strftime("%H:%M:%S"),

@@ -204,8 +204,8 @@ async def today(gateway: Gateway, t: Text) -> dict[str, Any]:
 
     def read(connection: sqlite3.Connection) -> tuple[list[int], list[int], list[int], list[int], int, str | None]:
         punches = day_slots(connection, start, "attendance.")
-        entries = day_slots(connection, start, "door.granted")
-        denied = day_slots(connection, start, "door.denied")
+        entries = day_slots(connection, start, "access.granted")
+        denied = day_slots(connection, start, "access.denied")
         before = day_slots(connection, start - timedelta(days=7), "attendance.")
         unknown, first = connection.execute(
             "SELECT coalesce(sum(subject IS NULL), 0), min(occurred_at) FROM events"
