@@ -203,6 +203,9 @@ class Ledger:
         if self._adopt:
             return
         said = self._anchor.read()
+        if said is None and version <= 1:  # a power cut took the very first anchor
+            self._anchor.write(Mark(self.store_id, version, mac).signed(vault.signer))
+            return
         if said is None:
             raise RolledBack("the anchor of the template store is missing; `restore` makes a new one")
         mark = Mark.read(said, Ed25519PublicKey.from_public_bytes(vault.public_key))
@@ -229,7 +232,7 @@ class Ledger:
             (version,) = sql.execute("SELECT version FROM head").fetchone()
         said = self._anchor.read()
         if said is None:
-            if version > 1:  # the first commit may have lost its anchor to a power cut
+            if version > 1:
                 raise RolledBack("the anchor of the template store is missing; `restore` makes a new one")
             return
         mark = Mark.read(said)

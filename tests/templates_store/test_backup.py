@@ -162,7 +162,6 @@ def test_no_damaged_archive_is_restored_and_nothing_is_left_behind(
         archive.write_bytes(good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :])
         with pytest.raises((SealBroken, KeyUnavailable)):
             bring_back(site, archive, into=target)
-            pytest.fail(f"restored with byte {i} of {len(good)} flipped")
     for wrong in (b"", good[:5], good[:100], good[:-1], good + b"\0", good[: len(good) // 2]):
         archive.write_bytes(wrong)
         with pytest.raises((SealBroken, KeyUnavailable)):
