@@ -223,14 +223,19 @@ class ConsoleRoutes:
             cur="events",
             received=newest[0].sequence if newest else books.received,
             rows=await self._rows(found, t),
-            kinds=[("", t("全部", "All")), ("attendance.", t("打卡", "Punches")), ("access.", t("通行", "Entries")), ("door.", t("门", "Doors")),
-                   ("subject.", t("人员", "People"))],
+            kinds=[
+                ("", t("全部", "All")),
+                ("attendance.", t("打卡", "Punches")),
+                ("access.", t("通行", "Entries")),
+                ("door.", t("门", "Doors")),
+                ("subject.", t("人员", "People")),
+            ],
             kind=kind,
             device=device,
             subject=subject,
             next_before=found[-1].sequence if len(found) == 50 else None,
             can_export=caller.may(Scope.EXPORT),
-        )  # fmt: skip
+        )
 
     async def upstreams(self, request: Request) -> Response:
         caller = await self._pages.caller(request, Scope.UPSTREAMS_READ)
