@@ -32,7 +32,7 @@ PACKET_S = 1.0  # between two packets of one transfer
 LOOK_S = 0.25  # between two looks for a finger
 ALIVE_S = 10.0
 SENSOR = 1  # this module's reader number
-MAX_PENDING = 64
+UPLOADS = 2  # the module keeps its image; a packet lost to noise costs one more transfer
 
 FEEDBACK = {
     Feedback.GRANTED: Light.GRANTED,
@@ -165,12 +165,15 @@ class FingerprintModule:
         shape = self._shape
         if shape is None and self._product is not None and self._product.width and self._product.height:
             shape = self._product.height, self._product.width
-        await self._do(Command.UPLOAD_IMAGE)
-        data = await self._receive_data(shape[0] * shape[1] // 2 if shape else 0)
-        try:
-            return messages.image_of(data, shape)
-        except ValueError as exc:
-            raise ProtocolError(f"{self.config.address}: {exc}") from exc
+        expected = shape[0] * shape[1] // 2 if shape else 0
+        fault: Exception | None = None
+        for _ in range(UPLOADS):
+            await self._do(Command.UPLOAD_IMAGE)
+            try:
+                return messages.image_of(await self._receive_data(expected), shape)
+            except (ValueError, LinkTimeout) as exc:
+                fault = exc
+        raise ProtocolError(f"{self.config.address}: the image did not arrive whole: {fault}") from fault
 
     # -- templates on the module
 
@@ -181,7 +184,6 @@ class FingerprintModule:
             for buffer in (1, 2):
                 await self._finger(timeout_s)
                 await self._do(Command.TO_FEATURES, bytes([buffer]))
-                await self._do(Command.GET_IMAGE if buffer == 2 else Command.COUNT)
             await self._do(Command.MAKE_TEMPLATE)
             await self._do(Command.STORE, struct.pack(">BH", 1, slot))
 
