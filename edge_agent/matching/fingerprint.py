@@ -53,18 +53,18 @@ class FingerSample:
 
 
 class FingerprintEngine:
-    """LEADER behind one session. `sample` may be called from several threads at once."""
+    """LEADER behind one session. `sample` may be called from several threads; `parallel` of them run it at once."""
 
     format = FROM_IMAGE
 
-    def __init__(self, *, threads: int = 1) -> None:
+    def __init__(self, *, parallel: int = 1) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._session: Any = onnxruntime.InferenceSession(
             str(model_path(*LEADER)), options, providers=["CPUExecutionProvider"]
         )
-        self._running = threading.Semaphore(threads)
+        self._running = threading.Semaphore(parallel)
 
     def sample(self, image: NDArray[np.uint8], *, dpi: float) -> FingerSample | Refused:
         """Minutiae of one grey image, shape (H, W), or why there are none to compare."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from templates_store.errors import Duplicate
 from templates_store.gallery.finger_code import FingerCode, Real, prepare
-from templates_store.gallery.finger_segment import Segment
+from templates_store.gallery.finger_segment import AT_ONCE, Segment
 from templates_store.gallery.finger_template import MinutiaeTemplate
 from templates_store.template import Candidate, SubjectId, TemplateId
 
@@ -63,7 +63,10 @@ class _Block:
 
 
 class MinutiaeGallery:
-    """Fingers of one pipeline. Searches run on a snapshot and are never blocked by a writer."""
+    """Fingers of one pipeline: minutiae of different extractors belong in different galleries.
+
+    Searches run on a snapshot and are never blocked by a writer.
+    """
 
     def __init__(self) -> None:
         self._blocks: tuple[_Block, ...] = ()
@@ -129,6 +132,31 @@ class MinutiaeGallery:
                 best[subject] = max(score, best.get(subject, 0.0))
         ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
         return [Candidate(subject, score) for subject, score in ranked[:k] if score > 0.0]
+
+    def impostor_scores(self, *, comparisons: int = 20_000, seed: int = 0) -> Real:
+        """Scores between different subjects drawn at random, about `comparisons` of them: what calibrates a site.
+
+        Empty with fewer than two subjects. Takes about 0.3 ms a comparison.
+        """
+        blocks = self._blocks
+        total = sum(len(block.ids) for block in blocks)
+        rng = np.random.default_rng(seed)
+        found: list[Real] = []
+        for number in rng.permutation(total)[: max(2, comparisons // AT_ONCE)].tolist():
+            probe, owner = _nth(blocks, number)
+            block = blocks[int(rng.integers(len(blocks)))]
+            others = np.flatnonzero([subject != owner for subject in block.subjects])
+            if len(others):
+                found.append(block.segment.aligned(probe, rng.permutation(others)[:AT_ONCE]))
+        return np.concatenate(found)[:comparisons] if found else np.zeros(0, np.float32)
+
+
+def _nth(blocks: tuple[_Block, ...], number: int) -> tuple[FingerCode, SubjectId]:
+    for block in blocks:
+        if number < len(block.ids):
+            return block.segment.codes[number], block.subjects[number]
+        number -= len(block.ids)
+    raise IndexError(number)
 
 
 def _relaxed(blocks: tuple[_Block, ...], code: FingerCode) -> list[Real]:

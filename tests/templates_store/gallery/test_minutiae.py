@@ -138,3 +138,20 @@ def test_equal_scores_are_ordered_by_subject() -> None:
     found = gallery.search(again(finger(1), 2), k=3)
     assert [candidate.subject_id for candidate in found] == ["a", "b", "c"]
     assert np.ptp([candidate.score for candidate in found]) == 0.0
+
+
+def test_strangers_inside_the_gallery_are_scored_for_calibration() -> None:
+    gallery = filled(30)
+    gallery.add(SubjectId("s3"), TemplateId("again"), again(finger(3), 7))
+    scores = gallery.impostor_scores(comparisons=200, seed=1)
+    assert 100 <= len(scores) <= 200
+    assert scores.max() < 0.4  # the two impressions of s3 are not among them
+    assert scores.tolist() == gallery.impostor_scores(comparisons=200, seed=1).tolist()
+    assert len(filled(1).impostor_scores()) == 0
+    assert len(MinutiaeGallery().impostor_scores()) == 0
+
+
+def test_a_finger_with_too_many_minutiae_is_compared_by_its_best() -> None:
+    crowded = finger(1, 200)
+    assert len(prepare(crowded).position) == 128
+    assert compare(crowded, again(crowded, 2, lost=0)) > 0.4
