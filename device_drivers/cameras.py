@@ -1,0 +1,272 @@
+"""Cameras: RTSP, USB, or a folder of images shown in turn. Open only inside `frames()`.
+
+OpenCV reads in a thread of its own and keeps nothing but the newest frame: whoever looks late sees what is in front
+of the camera now, not a queue. A lost camera raises LinkError; supervision makes a new driver.
+
+address: "rtsp://..." or "http(s)://...", a USB index ("0") or "/dev/videoN", or a folder.
+options: fps for a folder (5); width and height asked of a USB camera.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from device_drivers.devices import Capabilities, DeviceConfig, Feature, Identity, Record, VideoFrame
+from device_drivers.errors import LinkError, LinkTimeout
+
+OPEN_S = 10.0
+SILENCE_S = 10.0  # a stream without a frame for so long is gone
+FOLDER_FPS = 5.0
+IMAGE_NAMES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+MAX_IMAGE_FILE = 32 * 1024 * 1024
+MAX_SIDE = 8192
+MAX_IMAGES = 10_000
+
+Pixels = NDArray[np.uint8]
+
+
+class CameraDriver:
+    """One camera. `opened` counts how often it was opened, `sessions` how many look now."""
+
+    def __init__(self, config: DeviceConfig, *, cursor: bytes | None) -> None:
+        self.config = config
+        self.opened = 0
+        self.sessions = 0
+        self._source: _Source | None = None
+        self._opening = asyncio.Lock()
+        if not config.address:
+            raise ValueError("a camera needs an address: a stream, a USB index or a folder")
+
+    async def probe(self) -> Identity:
+        """What kind of source it is; opens nothing, so no camera looks for a probe."""
+        kind = _kind(self.config.address)
+        if kind == "folder" and not await asyncio.to_thread(_has_images, Path(self.config.address)):
+            raise LinkError(f"{_shown(self.config.address)}: no images in the folder")
+        return Identity("camera", kind, self.config.serial or self.config.name, "")
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(frozenset({Feature.LIVE}))
+
+    async def run(self, record: Record) -> None:
+        """Cameras say nothing by themselves: this waits, and ends with a session's LinkError."""
+        await self.probe()
+        while True:
+            source = self._source
+            if source is not None and source.fault is not None:
+                raise source.fault
+            await asyncio.sleep(1.0)
+
+    async def close(self) -> None:
+        if self._source is not None:
+            source, self._source = self._source, None
+            await asyncio.to_thread(source.close)
+
+    @asynccontextmanager
+    async def frames(self) -> AsyncIterator[AsyncIterator[VideoFrame]]:
+        """Frames while the block lasts; the camera is off before the first and after the last session."""
+        async with self._opening:
+            if self._source is None:
+                self._source = _Source(self.config, asyncio.get_running_loop())
+                self.opened += 1
+            self.sessions += 1
+            source = self._source
+        try:
+            yield _newest(source, _shown(self.config.address))
+        finally:
+            self.sessions -= 1
+            if self.sessions == 0:
+                await self.close()
+
+
+async def _newest(source: _Source, shown: str) -> AsyncIterator[VideoFrame]:
+    seen = 0
+    wait_s = OPEN_S
+    while True:
+        try:
+            async with asyncio.timeout(wait_s):
+                frame, seen = await source.after(seen)
+        except TimeoutError as exc:
+            raise LinkTimeout(shown, wait_s) from exc
+        wait_s = SILENCE_S
+        yield frame
+
+
+class _Source:
+    """A thread that reads; the newest frame and its number under a lock."""
+
+    def __init__(self, config: DeviceConfig, loop: asyncio.AbstractEventLoop) -> None:
+        self.fault: LinkError | None = None
+        self._config = config
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._frame: VideoFrame | None = None
+        self._number = 0
+        self._arrived = asyncio.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, name=f"camera {config.name}", daemon=True)
+        self._thread.start()
+
+    async def after(self, seen: int) -> tuple[VideoFrame, int]:
+        """The newest frame with a number above `seen`. Raises LinkError once the source has ended."""
+        while True:
+            with self._lock:
+                frame, number, fault = self._frame, self._number, self.fault
+            if fault is not None:
+                raise fault
+            if frame is not None and number > seen:
+                return frame, number
+            self._arrived.clear()
+            with self._lock:
+                fresh = self._number > seen or self.fault is not None
+            if not fresh:
+                await self._arrived.wait()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=OPEN_S)
+        with self._lock:
+            self._frame = None
+
+    def _read(self) -> None:
+        shown = _shown(self._config.address)
+        try:
+            for pixels in _pixels(self._config, self._stop):
+                with self._lock:
+                    self._frame = VideoFrame(pixels, time.monotonic())
+                    self._number += 1
+                self._notify()
+                if self._stop.is_set():
+                    return
+            self._end(LinkError(f"{shown}: the camera stopped sending"))
+        except LinkError as exc:
+            self._end(exc)
+        except (OSError, cv2.error) as exc:
+            self._end(LinkError(f"{shown}: {type(exc).__name__}"))
+
+    def _end(self, fault: LinkError) -> None:
+        with self._lock:
+            self._frame = None
+            self.fault = fault
+        self._notify()
+
+    def _notify(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+
+def _kind(address: str) -> str:
+    if re.match(r"(rtsps?|https?|rtmp)://", address):
+        return "stream"
+    if address.isdecimal() or address.startswith("/dev/video"):
+        return "usb"
+    return "folder"
+
+
+def _shown(address: str) -> str:
+    """The address without what may be a password."""
+    return re.sub(r"//[^/@]*@", "//", address).partition("?")[0]
+
+
+def _pixels(config: DeviceConfig, stop: threading.Event) -> Iterator[Pixels]:
+    if _kind(config.address) == "folder":
+        return _folder(config, stop)
+    return _video(config, stop)
+
+
+def _video(config: DeviceConfig, stop: threading.Event) -> Iterator[Pixels]:
+    capture = _open_video(config)
+    try:
+        while not stop.is_set():
+            there, pixels = capture.read()
+            if not there or pixels is None or pixels.ndim != 3:
+                return
+            yield np.asarray(pixels, np.uint8)
+    finally:
+        capture.release()
+
+
+def _open_video(config: DeviceConfig) -> Any:
+    address = config.address
+    if _kind(address) == "usb":
+        index = int(address.removeprefix("/dev/video"))
+        capture = cv2.VideoCapture(index, cv2.CAP_V4L2)
+        for key, setting in (("width", cv2.CAP_PROP_FRAME_WIDTH), ("height", cv2.CAP_PROP_FRAME_HEIGHT)):
+            if key in config.options:
+                capture.set(setting, int(config.options[key]))
+    else:
+        # UDP, the library's first choice, tears frames on Wi-Fi; the setting is read at each opening.
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+        limits = [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_S * 1000), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(SILENCE_S * 1000),
+        ]  # fmt: skip
+        capture = cv2.VideoCapture(_with_credentials(config), cv2.CAP_FFMPEG, limits)
+    if not capture.isOpened():
+        capture.release()
+        raise LinkError(f"{_shown(address)}: the camera cannot be opened")
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return capture
+
+
+def _with_credentials(config: DeviceConfig) -> str:
+    if not config.username or "@" in config.address:
+        return config.address
+    scheme, _, rest = config.address.partition("://")
+    return f"{scheme}://{quote(config.username, safe='')}:{quote(config.password, safe='')}@{rest}"
+
+
+def _folder(config: DeviceConfig, stop: threading.Event) -> Iterator[Pixels]:
+    folder = Path(config.address)
+    pause_s = 1.0 / max(float(config.options.get("fps", FOLDER_FPS)), 0.1)
+    names = _images(folder)
+    if not names:
+        raise LinkError(f"{folder}: no images in the folder")
+    shown = 0
+    for position, path in enumerate(itertools.cycle(names), start=1):
+        pixels = _image(path)
+        if pixels is not None:
+            shown += 1
+            yield pixels
+            if stop.wait(pause_s):
+                return
+        elif position >= len(names) and not shown:
+            raise LinkError(f"{folder}: no file there can be read as an image")
+        if stop.is_set():
+            return
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_NAMES and path.is_file())
+    return sorted(itertools.islice(found, MAX_IMAGES))
+
+
+def _has_images(folder: Path) -> bool:
+    return bool(_images(folder))
+
+
+def _image(path: Path) -> Pixels | None:
+    """BGR, or None for a file that is no image of bearable size."""
+    try:
+        if path.stat().st_size > MAX_IMAGE_FILE:
+            return None
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+    if pixels is None or max(pixels.shape[:2]) > MAX_SIDE:
+        return None
+    return np.asarray(pixels, np.uint8)
