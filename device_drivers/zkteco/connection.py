@@ -21,6 +21,7 @@ from device_drivers.zkteco.frame import MAX_PAYLOAD, DatagramDecoder, Frame, Str
 from device_drivers.zkteco.session import Answer, LiveEvent, Session
 
 MAX_LIVE_WAITING = 4096  # beyond it events are left unacknowledged; the terminal's log has them
+MAX_LIVE_PAYLOAD = 1024  # several events may share a packet; terminals send no longer ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ class Connection:
 
     def _keep(self, event: LiveEvent) -> None:
         self.live_received += 1
-        if len(self._live) >= MAX_LIVE_WAITING:
+        if len(self._live) >= MAX_LIVE_WAITING or len(event.payload) > MAX_LIVE_PAYLOAD:
             self.live_dropped += 1
             return
         self._live.append(event)
