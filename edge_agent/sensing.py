@@ -167,12 +167,14 @@ class Sensing:
             return NoMatch(NoMatchReason.SAMPLE, fault=SampleFault.BAD_IMAGE)
         liveness = Liveness(self._monotonic()) if challenge else None
         async with self._open(device, Modality.FACE, whom.purpose, started_by), camera.frames() as frames:
-            watching = self._watch(frames, whom, liveness, hint)
             try:
                 async with asyncio.timeout(max(0.0, ends_at - self._monotonic())):
-                    return await watching
+                    return await self._watch(frames, whom, liveness, hint)
             except TimeoutError:
-                return NoMatch(NoMatchReason.SAMPLE, fault=SampleFault.NO_FACE)
+                begun = liveness is not None and liveness.first is not None and not liveness.passed
+                return NoMatch(
+                    NoMatchReason.SAMPLE, fault=SampleFault.CHALLENGE_FAILED if begun else SampleFault.NO_FACE
+                )
 
     async def _watch(
         self, frames: AsyncIterator[VideoFrame], whom: Subject, liveness: Liveness | None, hint: Hint

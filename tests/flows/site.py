@@ -270,6 +270,7 @@ class TestCamera(Device):
         self.given: list[NDArray[np.uint8]] = []
         self.openings = 0
         self.open = False
+        self.before_frame: Callable[[], None] = lambda: None
 
     def show(self, *people: int) -> None:
         for person in people:
@@ -290,6 +291,7 @@ class TestCamera(Device):
         while True:
             pixels = np.full((48, 64, 3), await self.people.get(), np.uint8)
             self.given.append(pixels)
+            self.before_frame()
             yield VideoFrame(pixels, 0.0)
 
 

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from device_drivers import devices
 from device_drivers.devices import Feedback
+from edge_agent import sensing
 from edge_agent.credentials import Rights
-from edge_agent.policy.rules import DoorMode
+from edge_agent.matching.outcomes import PadState
+from edge_agent.matching.pad import Turn, TurnChallenge
+from edge_agent.matching.quality import Face
+from edge_agent.policy.rules import DoorMode, Factor
 from edge_agent.presence import Order
 from templates_store.template import Modality, Purpose
-from tests.flows.site import RULES, site
+from tests.flows.site import LINK_GONE, RULES, NumberFaces, face_of, site
 
 
 async def test_a_card_opens_its_door_and_the_event_is_durable_before_the_relay_moves(tmp_path: Path) -> None:
@@ -299,3 +306,169 @@ async def test_an_operator_opens_remotely_and_is_named(tmp_path: Path) -> None:
         [event] = await s.events("access.granted")
         assert (event.event.data["actor"], event.event.data["basis"]) == ("li", "operator")
         assert await s.audited() == [("door.open", "front")]
+
+
+async def test_two_people_open_together_and_one_alone_waits(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(two_person=True)) as s:
+        await s.add("ann", card="1111")
+        await s.add("bob", card="2222")
+        for card in ("1111", "1111"):
+            await s.card(card)
+            assert (await s.passage()).reason == "second_person"
+            assert await s.shown() is Feedback.WAIT
+        await s.card("2222")
+        assert (await s.passage()).granted
+        [event] = await s.events("access.granted")
+        assert (event.event.subject, event.event.data["companion"]) == ("bob", "ann")
+        assert s.presence.occupancy("hall", s.clock.now()) == 2
+        await s.card("2222")
+        assert (await s.passage()).reason == "second_person"
+
+
+async def test_anti_passback_survives_a_restart(tmp_path: Path) -> None:
+    rules = {**RULES, "zones": [{"name": "hall", "anti_passback": "hard"}]}
+    async with site(tmp_path, rules) as s:
+        await s.add("ann", card="1111")
+        await s.card("1111")
+        assert (await s.passage()).granted
+    async with site(tmp_path, rules) as s:
+        await s.card("1111")
+        assert (await s.passage()).reason == "anti_passback"
+        s.clock.move(hours=16)
+        s.set_rules({**rules, "schedules": {"hours": {"weekly": {"daily": ["00:00-24:00"]}}}})
+        await s.card("1111")
+        assert (await s.passage()).granted
+
+
+async def test_a_relay_that_cannot_be_reached_is_told_and_shown(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        s.panel.fails = LINK_GONE
+        await s.card("1111")
+        assert (await s.passage()).reason == "device_offline"
+        assert await s.shown() is Feedback.DENIED
+        assert [e.event.type for e in await s.events("access.")] == ["access.granted", "access.not_opened"]
+
+
+async def test_office_hours_begin_with_an_opener_and_are_told_to_the_controller(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(mode_times=[{"schedule": "hours", "mode": "office"}])) as s:
+        await s.add("ann", card="1111", rights=Rights(groups=("staff",), opener=True))
+        await s.card("1111")
+        assert (await s.passage()).granted
+        await s.shown()
+        assert s.panel.modes == [(1, devices.DoorMode.UNLOCKED)]
+        await s.card("999")  # the door stands open to everybody
+        assert (await s.passage()).granted
+
+
+async def test_a_camera_that_breaks_leaves_the_card(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        s.enrol_face("ann", 7)
+        s.camera.fails = LINK_GONE
+        s.entry.look("gate")
+        assert await s.shown() is Feedback.DENIED
+        await s.card("1111")
+        assert (await s.passage()).granted
+
+
+async def test_a_person_whose_consent_lapsed_is_told_to_use_something_else(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        s.enrol_face("ann", 7)
+        s.enrol_face("bob", 8)
+        s.terms = replace(s.terms, notice_version="n2")  # a material change of the notice
+        s.camera.show(7)
+        s.entry.look("gate")
+        passage = await s.passage()
+        assert (passage.reason, passage.subject_id) == ("another_factor", None)
+        [event] = await s.events("access.denied")
+        assert event.event.subject is None
+        assert "consent" not in str(event.event.data)
+        await s.card("1111")
+        assert (await s.passage()).granted
+        s.terms = replace(s.terms, accepted_versions=frozenset({"n1"}))
+        s.entry.look("gate")  # the frame is still to come
+        s.camera.show(7)
+        assert (await s.passage()).granted
+
+
+WATCHED = {**RULES, "points": [{**RULES["points"][0], "close_face": True}]}
+
+
+async def test_somebody_close_to_the_camera_starts_a_session_and_must_step_away_before_the_next(tmp_path: Path) -> None:
+    async with site(tmp_path, WATCHED) as s:
+        await s.add("ann", card="1111")
+        s.enrol_face("ann", 7)
+        await s.card("1111")  # the first look-out begins after somebody is enrolled
+        await s.passage()
+
+        s.camera.before_frame = lambda: s.clock.move(seconds=0.4)
+        s.camera.show(0, 7, 7, 7)
+        assert (await s.passage()).factors == {Factor.FACE}
+        s.camera.show(7, 7, 7, 7)  # stays: no second session
+        await s.card("1111")
+        assert (await s.passage()).factors == {Factor.CARD}
+        s.camera.show(0, 0, 0, 7, 7, 7)
+        assert (await s.passage()).factors == {Factor.FACE}
+        assert len(s.panel.opened) == 4
+
+
+async def test_nobody_is_compared_while_the_camera_waits_for_somebody_close(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        s.enrol_face("ann", 7)
+        compared: list[object] = []
+        face = s.sensing.identification.face
+        assert face is not None
+        face.sample = lambda frame: compared.append(frame)  # type: ignore[method-assign, assignment, return-value]
+        s.camera.before_frame = lambda: s.clock.move(seconds=0.4)
+        watching = asyncio.create_task(s.sensing.close_face("camera", Purpose.ACCESS, gone_first=False))
+        s.camera.show(0, 0, 7, 7)
+        assert await asyncio.wait_for(watching, 10)
+        assert compared == []
+        assert not any(frame.any() for frame in s.camera.given)
+
+
+class Turning(NumberFaces):
+    """Turns the head as the challenge of the running session says, or the other way."""
+
+    def __init__(self, *, obeys: bool) -> None:
+        self.obeys = obeys
+        self.challenge: TurnChallenge | None = None
+
+    def detect(self, frame: Any) -> list[Face]:
+        person = int(frame[0, 0, 0])
+        turn = self.challenge.turn if self.challenge else None
+        shift = {None: 0.0, Turn.LEFT: 32.0, Turn.RIGHT: -32.0}[turn] * (1 if self.obeys else -1)
+        face = face_of(person)
+        landmarks = face.landmarks.copy()
+        landmarks[2, 0] += shift
+        return [Face(face.box, landmarks, face.score)]
+
+
+@pytest.mark.parametrize(("obeys", "last", "granted"), [(True, 7, True), (False, 7, False), (True, 8, False)])
+async def test_a_challenge_must_be_passed_by_the_one_who_began_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obeys: bool, last: int, granted: bool
+) -> None:
+    engine = Turning(obeys=obeys)
+    made = sensing.Liveness
+
+    def watched(started_at: float) -> sensing.Liveness:
+        liveness = made(started_at)
+        engine.challenge = liveness.challenge
+        return liveness
+
+    monkeypatch.setattr(sensing, "Liveness", watched)
+    async with site(tmp_path, with_door(challenge=True, verify=[["face"]]), face=engine) as s:
+        for name, face in (("ann", 7), ("bob", 8)):
+            await s.add(name)
+            s.enrol_face(name, face)
+        s.camera.show(*[7] * 9, *[last] * 3)
+        s.entry.look("gate")
+        passage = await s.passage()
+        assert passage.granted is granted
+        if granted:
+            assert passage.pad is PadState.ACTIVE
+        else:
+            assert passage.reason == "unknown"
+            assert s.panel.opened == []
