@@ -12,7 +12,7 @@ from edge_agent.api.doors import DoorView, alarm_views, door_views
 from edge_agent.api.roles import Scope
 from edge_agent.console import views
 from edge_agent.console.page import Pages, Text
-from edge_agent.console.rows import BLANK, DOORS, row
+from edge_agent.console.rows import BLANK, DOORS
 from edge_agent.delivery.event import Stored
 from edge_agent.policy.rules import DoorMode
 
@@ -76,14 +76,11 @@ async def door_cards(gateway: Gateway, t: Text) -> list[dict[str, Any]]:
         if alarm.cleared_at is None
     }
     newest = await recent(gateway, 200)
-    names = await views.names_of(gateway, newest)
-    zone = views.zone_of(gateway)
     last: dict[str, str] = {}
     doors = door_views(gateway)
-    for item in newest:
+    for item, shown in zip(newest, await views.shown_rows(gateway, newest, t), strict=True):
         name = door_of(item, doors)
         if name and name not in last:
-            shown = row(item, t=t, zone=zone, names=names)
             kind = item.event.type.partition(".")[2]
             words = t(*DOORS[kind][:2]) if kind in DOORS else kind
             last[name] = f"{shown['time']} {shown['who']} · {words} · {shown['result']}"
@@ -122,7 +119,6 @@ class DoorPages:
         zone = views.zone_of(gateway)
         standing = await gateway.governance.database.read(lambda c: alarm_views(c, duress=may_open))
         newest = await recent(gateway, 5)
-        names = await views.names_of(gateway, newest)
         return self._pages.render(
             request,
             "doors.html",
@@ -140,7 +136,7 @@ class DoorPages:
                 for alarm in standing
                 if alarm.acknowledged_at is None
             ],
-            rows=[row(item, t=t, zone=zone, names=names) for item in newest],
+            rows=await views.shown_rows(gateway, newest, t),
             blank=BLANK,
             can_open=may_open,
             can_write=caller.may(Scope.DOORS_WRITE),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from datetime import timedelta
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import Request
@@ -17,7 +17,6 @@ from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
 from edge_agent.console.page import Pages, Text
-from edge_agent.console.rows import row
 from edge_agent.credentials import rights_of
 from edge_agent.policy.consent import terms_fault
 from edge_agent.policy.requests import Standing, Verb
@@ -105,7 +104,6 @@ class PeoplePages:
         may_events = caller.may(Scope.EVENTS_READ)
         newest = await gateway.outbox.events(subject=subject, limit=12, newest_first=True) if may_events else []
         await self._note(caller.name, "person.read", subject=subject)
-        zone = views.zone_of(gateway)
         places = [(t("本机模板库，加密", "This gateway, sealed"), "AES-256-GCM")] if live else []
         return self._pages.render(
             request,
@@ -116,7 +114,7 @@ class PeoplePages:
             number=person.user_ids[0][1] if person.user_ids else "",
             notice=gateway.governance.configuration.site.privacy.notice_version,
             modalities=[self._modality(modality, live, t) for modality in Modality],
-            rows=[row(item, t=t, zone=zone, names={subject: person.name}) for item in newest],
+            rows=await views.shown_rows(gateway, newest, t),
             receipts=await receipts_of(gateway, subject) if caller.may(Scope.PRIVACY_READ) else [],
             placements=places + [(item.device_serial, item.state.value) for item in placements],
             groups=groups,
@@ -187,8 +185,8 @@ class PeoplePages:
                     "icon": icon,
                     "label": t(zh, en),
                     "on": modality in site.modalities and site.modalities[modality].enabled,
-                    "attendance": counts.get((modality, Purpose.ATTENDANCE), 0),
-                    "access": counts.get((modality, Purpose.ACCESS), 0),
+                    "attendance": counts[modality, Purpose.ATTENDANCE],
+                    "access": counts[modality, Purpose.ACCESS],
                 }
                 for modality, (icon, zh, en) in MODALITIES.items()
             ],
@@ -225,15 +223,9 @@ class PeoplePages:
             for subject in subjects
         }
 
-    def _consent_counts(self) -> dict[tuple[Modality, Purpose], int]:
-        def read(connection: sqlite3.Connection) -> dict[tuple[Modality, Purpose], int]:
-            rows = connection.execute(
-                "SELECT modality, purpose, count(*) FROM consents WHERE state = 'valid' GROUP BY 1, 2"
-            )
-            return {(Modality(modality), Purpose(purpose)): count for modality, purpose, count in rows}
-
-        with self._gateway.biometrics.store.database.read() as connection:
-            return read(connection)
+    def _consent_counts(self) -> Counter[tuple[Modality, Purpose]]:
+        live = self._gateway.biometrics.store.expired(datetime.max.replace(tzinfo=UTC))
+        return Counter((c.modality, c.purpose) for c in live if c.state is ConsentState.VALID)
 
     def _line(self, person: Person, live: list[StoredConsent], t: Text) -> dict[str, Any]:
         ways = [(MODALITIES[c.modality][0], t(*MODALITIES[c.modality][1:])) for c in live if _first_of(c, live)]

@@ -29,9 +29,8 @@ from edge_agent.console import views
 from edge_agent.console.door_pages import DoorPages, door_cards
 from edge_agent.console.page import Pages, Text
 from edge_agent.console.people_pages import PeoplePages
-from edge_agent.console.rows import BLANK, row
+from edge_agent.console.rows import BLANK
 from edge_agent.database import Database
-from edge_agent.delivery.outbox import Stored
 
 STATIC = Path(__file__).with_name("static")
 KEEP_ALIVE_S = 10.0
@@ -125,7 +124,7 @@ class ConsoleRoutes:
             today=local.strftime(t("%Y 年 %m 月 %d 日", "%d %B %Y")),
             people=people,
             attention=needs,
-            rows=await self._rows(newest, t),
+            rows=await views.shown_rows(gateway, newest, t),
             blank=BLANK,
             doors=await door_cards(gateway, t) if caller.may(Scope.DOORS_READ) else [],
             ledger=books,
@@ -152,7 +151,7 @@ class ConsoleRoutes:
             found = await outbox.events(after=after, limit=LIVE_PAGE)
             if found:
                 after = found[-1].sequence
-            for shown in await self._rows(found, t):
+            for shown in await views.shown_rows(self._gateway, found, t):
                 yield f"event: row\ndata: {json.dumps(shown, ensure_ascii=False)}\n\n"
             books = views.total(await outbox.stats())
             self.quarantined = books.quarantined
@@ -222,7 +221,7 @@ class ConsoleRoutes:
             caller,
             cur="events",
             received=newest[0].sequence if newest else books.received,
-            rows=await self._rows(found, t),
+            rows=await views.shown_rows(self._gateway, found, t),
             kinds=[
                 ("", t("全部", "All")),
                 ("attendance.", t("打卡", "Punches")),
@@ -441,8 +440,3 @@ class ConsoleRoutes:
         if isinstance(caller, Response):
             return caller
         return self._pages.render(request, "more.html", caller, cur="more")
-
-    async def _rows(self, found: list[Stored], t: Text) -> list[dict[str, Any]]:
-        names = await views.names_of(self._gateway, found)
-        zone = views.zone_of(self._gateway)
-        return [row(item, t=t, zone=zone, names=names) for item in found]

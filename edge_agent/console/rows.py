@@ -19,7 +19,6 @@ METHODS = {
     "iris": ("虹膜", "Iris"),
     "qr": ("二维码", "QR code"),
     "combined": ("组合验证", "Combined"),
-    "other": ("其他", "Other"),
 }
 STATES = {
     "in": ("上班", "in"),
@@ -78,8 +77,10 @@ REASONS = {
 BLANK = {"time": "", "who": "", "what": "", "where": "", "how": "", "tone": "", "result": ""}
 
 
-def row(found: Stored, *, t: Text, zone: ZoneInfo, names: Mapping[str, str]) -> dict[str, Any]:
-    """Field by field what templates and the live stream show."""
+def row(
+    found: Stored, *, t: Text, zone: ZoneInfo, names: Mapping[str, str], doors: Mapping[tuple[str, int], str]
+) -> dict[str, Any]:
+    """Field by field what templates and the live stream show. `doors` names a panel's door by its number."""
     event, data = found.event, found.event.data
     local = event.occurred_at.astimezone(zone)
     family, _, kind = event.type.partition(".")
@@ -89,7 +90,8 @@ def row(found: Stored, *, t: Text, zone: ZoneInfo, names: Mapping[str, str]) -> 
     else:
         who = t(f"用户 {user}", f"User {user}") if user else "—"
     said = data.get("door")
-    where = said if isinstance(said, str) and said else str(data.get("point") or event.device)
+    named = doors.get((event.device, said)) if isinstance(said, int) else said
+    where = str(named or data.get("point") or event.device)
     tone, result, what = "ok", t("已记录", "Recorded"), event.type
     if kind == "punch":
         zh, en = STATES.get(str(data.get("state")), ("", ""))

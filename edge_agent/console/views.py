@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_view, pending_views
 from edge_agent.console.page import Counts, Lamp, Text
+from edge_agent.console.rows import row
 from edge_agent.delivery.event import Stored, utc_text
 from edge_agent.delivery.outbox import Ledger
 from edge_agent.supervise import DeviceHealth, LinkState
@@ -165,6 +166,13 @@ def counts(gateway: Gateway, quarantined: int) -> Counts:
 async def names_of(gateway: Gateway, events: Iterable[Stored]) -> dict[str, str]:
     subjects = {item.event.subject for item in events if item.event.subject}
     return await gateway.governance.database.read(lambda c: gateway.roster.names(c, subjects))
+
+
+async def shown_rows(gateway: Gateway, found: list[Stored], t: Text) -> list[dict[str, Any]]:
+    """Events as rows, with the names of people and doors."""
+    names, zone = await names_of(gateway, found), zone_of(gateway)
+    doors = {(door.device, door.relay): door.name for door in gateway.rules().doors.values()}
+    return [row(item, t=t, zone=zone, names=names, doors=doors) for item in found]
 
 
 def total(ledgers: Iterable[Ledger]) -> Ledger:
