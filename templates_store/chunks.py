@@ -79,8 +79,11 @@ def decode(buffer: Buffer, *, dimension: int, members: int) -> Chunk:
         raise SealBroken
     positions = np.frombuffer(bytes(data[start : start + 2 * count]), "<u2")
     lengths = np.frombuffer(bytes(data[start + 2 * count : ids]), "<u4")
-    subjects = bytes(data[ids : ids + subject_len]).decode().split("\n")
-    templates = bytes(data[ids + subject_len :]).decode().split("\n")
+    try:
+        subjects = bytes(data[ids : ids + subject_len]).decode().split("\n")
+        templates = bytes(data[ids + subject_len :]).decode().split("\n")
+    except UnicodeDecodeError:
+        raise SealBroken from None
     if len(subjects) != count or len(templates) != count or int(lengths.sum()) != payload_len:
         raise SealBroken
     vectors, payloads = None, []
