@@ -13,7 +13,10 @@ import apsw
 def translated(exc: apsw.Error) -> sqlite3.Error:
     kind = sqlite3.IntegrityError if isinstance(exc, apsw.ConstraintError) else sqlite3.OperationalError
     error = kind(str(exc))
-    error.sqlite_errorcode = getattr(exc, "extendedresult", 0) or getattr(exc, "result", 0)
+    code = getattr(exc, "extendedresult", 0) or getattr(exc, "result", 0)
+    if not code:  # raised by a VFS of ours, and passed through as it was
+        code = sqlite3.SQLITE_FULL if isinstance(exc, apsw.FullError) else sqlite3.SQLITE_IOERR
+    error.sqlite_errorcode = code
     return error
 
 

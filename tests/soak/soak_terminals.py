@@ -53,10 +53,12 @@ class Load:
         """Open loop: a slow gateway does not slow the people down."""
         loop, random = asyncio.get_running_loop(), Random(1)
         begin, count = loop.time(), 0
+        turns: Counter[str] = Counter()  # everybody at a terminal in turn: nobody twice within a second
         while (passed := loop.time() - begin) < seconds:
             while count < passed * self.rate:
                 terminal = self.terminals[random.randrange(len(self.terminals))]
-                person = str(count // len(self.terminals) % PEOPLE + 1)
+                person = str(turns[terminal.serial] % PEOPLE + 1)
+                turns[terminal.serial] += 1
                 if terminal.swipe(person, state=count % 2):
                     self.made[terminal.serial, person] += 1
                 count += 1
