@@ -28,6 +28,7 @@ from templates_store.gallery.vectors_scan import DEPTH_STEP, Codes, Kernel
 
 Float64 = NDArray[np.float64]
 ROUNDING = 1e-7  # float64 and float32 arithmetic of projections, relative; measured below 1e-9 at 512 dimensions
+WIDE = 2**31 - 1  # of int32: LARGEST_DIMENSION products of int8 and the digits stay far below
 DIGITS = 4  # dimensions that hold a row's own term, -127 * 127 * (DIGITS - 1) .. 0
 
 
@@ -38,11 +39,9 @@ class Metric(StrEnum):
 
 def exact_scores(metric: Metric, rows: NDArray[np.float32], norms: Float64, probe: Float64, norm: float) -> Float64:
     """The canonical float64 scores; each depends on its row and the probe alone, not on the rows beside it."""
-    wide = rows.astype(np.float64)
     if metric is Metric.COSINE:
-        wide *= probe
-        return np.asarray(wide.sum(axis=1) / (norms * norm), np.float64)
-    wide -= probe
+        return np.asarray((rows * probe).sum(axis=1) / (norms * norm), np.float64)  # products are float64
+    wide = rows - probe
     wide *= wide
     return np.asarray(-np.sqrt(wide.sum(axis=1)), np.float64)
 
@@ -54,7 +53,6 @@ class ProbeCode:
     codes: Codes  # (1, depth)
     length: float  # |b|
     slip: float  # |b - B|
-    coded: float  # |B|
     own: float  # |z|^2 / 2 (Euclid), else 0
 
 
@@ -134,16 +132,23 @@ class Basis:
         return codes
 
     def probe(self, probe: Float64, norm: float) -> ProbeCode:
-        """As `rows` for one vector; written out, since a small gallery's whole scan takes 30 us."""
-        wide = probe / norm if self.metric is Metric.COSINE else probe - self.mean
-        kept = wide @ self.rotation
-        whole = float(wide @ wide)
+        """As `rows` for one vector; written for few calls, since a small gallery's whole scan takes 30 us."""
         used = self.head + self.tail
         exact = np.empty(used)
-        exact[: self.head] = kept
+        kept = exact[: self.head]
+        if self.metric is Metric.COSINE:
+            np.dot(probe, self.rotation, out=kept)
+            kept *= self.scale / norm
+            whole = 1.0
+        else:
+            centred = probe - self.mean
+            whole = float(centred.dot(centred))
+            np.dot(centred, self.rotation, out=kept)
+            kept *= self.scale
+        length = math.sqrt(whole * (1.0 + 2 * ROUNDING)) * self.scale
         if self.tail:
-            exact[self.head] = math.sqrt(max(whole - float(kept @ kept), 0.0) + ROUNDING * whole)
-        exact *= self.scale
+            rest = whole - float(kept.dot(kept)) / self.scale**2
+            exact[self.head] = self.scale * math.sqrt(max(rest, 0.0) + ROUNDING * whole)
         rounded = np.rint(exact)
         np.minimum(rounded, self.largest, out=rounded)
         np.maximum(rounded, -self.largest, out=rounded)
@@ -152,29 +157,28 @@ class Basis:
         if self.digits:
             codes[0, used : used + self.digits] = self.largest
             codes[0, used] = 1
-        length = math.sqrt(float(exact @ exact))
         exact -= rounded
-        return ProbeCode(
-            codes,
-            length=length,
-            slip=math.sqrt(float(exact @ exact)),
-            coded=math.sqrt(float(rounded @ rounded)),
-            own=whole / 2 if self.metric is Metric.EUCLIDEAN else 0.0,
-        )
+        slip = math.sqrt(exact.dot(exact))
+        own = whole / 2 if self.metric is Metric.EUCLIDEAN else 0.0
+        return ProbeCode(codes, length=length, slip=slip, own=own)
 
     def limit(self, score: float, probe: ProbeCode, *, slip: float, length: float) -> float:
         """No row of a block (`slip`, `length`: its maxima) whose integer product is below this has `score`."""
         if self.metric is Metric.COSINE:
             wanted = score * self.scale**2
+        elif score > 0:
+            return math.inf  # no distance is negative
         else:
-            wanted = (probe.own - score * score / 2) * self.scale**2 if score <= 0 else math.inf
+            wanted = (probe.own - score * score / 2) * self.scale**2
         error = probe.length * slip + length * probe.slip
         spread = (probe.length + 1.0) * (length + slip + 1.0) + abs(wanted)
         return wanted - error - ROUNDING * spread - 1e-3
 
     def fits(self, probe: ProbeCode, *, length: float, own: float, limit: int) -> bool:
         """Can no integer product with rows of up to `length` and `own` overflow the kernel?"""
-        return probe.coded * length + own < limit
+        if limit >= WIDE:
+            return True
+        return (probe.length + probe.slip) * length + own < limit
 
 
 def _mixed(columns: Float64, rng: np.random.Generator) -> Float64:

@@ -58,10 +58,11 @@ class Ranking:
         self.found: dict[SubjectId, float] = {}
 
     def note(self, scores: NDArray[np.float64], subjects: NDArray[np.object_]) -> None:
-        for i in (-scores).argsort():
+        order = range(len(scores)) if len(scores) <= FIRST_LOOK else (-scores).argsort()
+        for i in order:
             score = float(scores[i])
             if score < self.floor:
-                return
+                continue
             subject: SubjectId = subjects[i]
             if score > self.found.get(subject, -math.inf):
                 self.found[subject] = score
@@ -106,16 +107,13 @@ class Search:
         """
         ranking = Ranking(2, _behind(threshold, margin))
         waiting = self._scan(ranking)
-        leader = Ranking(1, max(threshold, ranking.floor))
-        leader.found = dict(ranking.found)
-        self._compare(waiting, leader)
-        leading = leader.best()
-        if not leading or leading[0].score < threshold:
+        waiting = self._compare(waiting, ranking, goal=threshold)
+        leading = max(ranking.found.values(), default=-math.inf)
+        if leading < threshold:
             return []
-        ranking.floor = max(ranking.floor, _behind(leading[0].score, margin))
-        self._compare(waiting, ranking)
+        self._compare(waiting, ranking, goal=_behind(leading, margin))
         pair = ranking.best()
-        return pair if len(pair) == 2 and pair[0].score - pair[1].score < margin else leading
+        return pair if len(pair) == 2 and pair[0].score - pair[1].score < margin else pair[:1]
 
     def score(self, segment: Segment, rows: NDArray[np.intp]) -> list[float]:
         """Exact scores of single rows; those removed meanwhile are left out."""
@@ -160,26 +158,31 @@ class Search:
             rows = (scores >= cut).nonzero()[0]
         return Survivors(segment, block, basis, rows + block.start, scores[rows], top)
 
-    def _compare(self, waiting: list[Survivors], ranking: Ranking) -> None:
-        """Those whose bound reaches the floor; the promising first, so that the floor has risen for the others."""
-        waiting.sort(key=lambda entry: -entry.top)
-        taken = 0
-        while taken < len(waiting):
-            segment = waiting[taken].segment
-            chosen: list[NDArray[np.intp]] = []
-            count = 0
-            while taken < len(waiting) and waiting[taken].segment is segment and count < CROWD:
-                entry = waiting[taken]
-                taken += 1
-                code = self._code(entry.basis)
-                cut = entry.basis.limit(ranking.floor, code, slip=entry.block.slip, length=entry.block.length)
-                if entry.top >= cut:
-                    chosen.append(entry.rows[entry.scores >= _whole(cut)])
-                    count += len(chosen[-1])
-            if chosen:
-                rows = chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
-                for start in range(0, len(rows), CHUNK):
-                    self._note(segment, rows[start : start + CHUNK], ranking)
+    def _compare(self, waiting: list[Survivors], ranking: Ranking, *, goal: float = -math.inf) -> list[Survivors]:
+        """Compare those whose bound reaches the floor and `goal`; returns the others.
+
+        The promising come first, so that the floor has risen for the rest.
+        """
+        if len(waiting) > 1:
+            waiting.sort(key=lambda entry: -entry.top)
+        left: list[Survivors] = []
+        for entry in waiting:
+            code = self._code(entry.basis)
+            wanted = max(goal, ranking.floor)
+            cut = _whole(entry.basis.limit(wanted, code, slip=entry.block.slip, length=entry.block.length))
+            if entry.top < cut:
+                left.append(entry)
+                continue
+            rows = entry.rows
+            if len(rows) > 1:
+                reach = entry.scores >= cut
+                rows = rows[reach]
+                if len(rows) < len(entry.rows):
+                    rest = ~reach
+                    left.append(entry._replace(rows=entry.rows[rest], scores=entry.scores[rest], top=cut - 1))
+            for start in range(0, len(rows), CHUNK):
+                self._note(entry.segment, rows[start : start + CHUNK], ranking)
+        return left
 
     def _compare_all(self, segment: Segment, start: int, stop: int, ranking: Ranking) -> None:
         for first in range(start, stop, CHUNK):
@@ -189,7 +192,10 @@ class Search:
         scores = self._exact(segment, rows)
         subjects = segment.subjects[rows]
         live = segment.alive[rows]  # last: a row wiped while we read it is marked by now
-        ranking.note(scores[live], subjects[live])
+        if live.all():
+            ranking.note(scores, subjects)
+        else:
+            ranking.note(scores[live], subjects[live])
 
     def _exact(self, segment: Segment, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         taken = segment.rows.take(rows, axis=0)
