@@ -298,7 +298,7 @@ async def test_opens_its_one_door_for_the_given_time(terminal: SimulatedZkTermin
 
 async def test_an_unanswered_door_order_is_unknown_and_never_repeated(transport: str) -> None:
     async with SimulatedZkTerminal() as terminal:
-        driver = driver_of(terminal, transport=transport, reply_s=0.2)
+        driver = driver_of(terminal, transport=transport, reply_s=0.7)
         await driver.probe()
         terminal.corrupt_next(1)
         assert (await driver.open_door(1, seconds=1)).state is CommandState.UNKNOWN
@@ -391,7 +391,7 @@ async def test_a_corrupt_frame_ends_the_connection_on_tcp(terminal: SimulatedZkT
 
 
 async def test_a_lost_reply_is_asked_for_again_on_udp(terminal: SimulatedZkTerminal) -> None:
-    driver = driver_of(terminal, transport="udp", reply_s=0.2)
+    driver = driver_of(terminal, transport="udp", reply_s=0.7)
     await driver.probe()
     terminal.corrupt_next()  # a packet with a wrong checksum is as good as lost
     await driver.get_time()
@@ -401,7 +401,7 @@ async def test_a_lost_reply_is_asked_for_again_on_udp(terminal: SimulatedZkTermi
 
 async def test_a_hanging_chunk_ends_the_connection_after_its_timeout(terminal: SimulatedZkTerminal) -> None:
     punch_every_7_s(terminal, 200)
-    driver, recorder = driver_of(terminal, chunk_s=0.2), Recorder()
+    driver, recorder = driver_of(terminal, chunk_s=0.5), Recorder()
     terminal.hang_next_chunk()
     with pytest.raises(LinkTimeout):
         await asyncio.wait_for(driver.run(recorder), 5)
