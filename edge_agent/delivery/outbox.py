@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,12 +23,22 @@ from typing import Any
 
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery import ranges
-from edge_agent.delivery.event import COLUMNS, JSON, Event, Stored, append, digest, last_sequence, stored, utc_text
+from edge_agent.delivery.books import (
+    Ledger,
+    UnknownSink,
+    books_of,
+    fetch,
+    horizon_of,
+    ledger_of,
+    prunable,
+    remove,
+    settle,
+)
+from edge_agent.delivery.event import COLUMNS, JSON, Event, Stored, append, last_sequence, stored, utc_text
 
 __all__ = ["JSON", "Event", "Ledger", "Outbox", "Quarantined", "Revoked", "Stored", "UnknownSink", "append"]
 
 MAX_REPLY = 2000
-LANES_FROM = 1000  # a sink this far behind gets new events first
 PRUNE_STEP = 500  # rows a transaction: pruning must not keep punches waiting
 RELIEF_STEP = 100  # each row may dirty two pages of an index, and all of them go into the WAL first
 
@@ -42,68 +52,12 @@ class Quarantined:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """One sink's books."""
-
-    sink: str
-    mandatory: bool
-    revoked: bool
-    received: int
-    delivered: int
-    pending: int
-    quarantined: int
-    discarded: int
-
-    @property
-    def balanced(self) -> bool:
-        return self.received == self.delivered + self.pending + self.quarantined + self.discarded
-
-
 class Revoked(Exception):
     """The enterprise stopped this recipient: nothing may go there."""
 
     def __init__(self, sink: str) -> None:
         super().__init__(f"{sink} was revoked")
         self.sink = sink
-
-
-class UnknownSink(KeyError):
-    """No sink of that name was ever registered."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Books:
-    """A sink's row and ranges, read in one transaction."""
-
-    start: int
-    mandatory: bool
-    revoked: bool
-    delivered: int
-    discarded: int
-    settled: list[ranges.Range]
-    last: int
-
-    def gaps(self) -> list[ranges.Range]:
-        return ranges.gaps(self.settled, after=self.start, last=self.last)
-
-
-def _books(connection: sqlite3.Connection, sink: str) -> _Books:
-    row = connection.execute(
-        "SELECT start, mandatory, revoked_at, delivered, discarded FROM sinks WHERE name = ?", (sink,)
-    ).fetchone()
-    if row is None:
-        raise UnknownSink(sink)
-    settled = connection.execute("SELECT first, last FROM settled WHERE sink = ? ORDER BY first", (sink,)).fetchall()
-    return _Books(row[0], bool(row[1]), row[2] is not None, row[3], row[4], settled, last_sequence(connection))
-
-
-def _settle(connection: sqlite3.Connection, sink: str, books: _Books, more: list[ranges.Range]) -> None:
-    before, after = set(books.settled), set(ranges.union(books.settled, more))
-    connection.executemany(
-        "DELETE FROM settled WHERE sink = ? AND first = ?", [(sink, first) for first, _ in before - after]
-    )
-    connection.executemany("INSERT INTO settled VALUES (?, ?, ?)", [(sink, *pair) for pair in after - before])
 
 
 class Outbox:
@@ -166,7 +120,7 @@ class Outbox:
         at = utc_text(self._clock())
 
         def work(connection: sqlite3.Connection) -> None:
-            books = _books(connection, sink)
+            books = books_of(connection, sink)
             if books.revoked:
                 connection.execute("DELETE FROM settled WHERE sink = ?", (sink,))
                 connection.execute(
@@ -184,7 +138,7 @@ class Outbox:
         at = utc_text(self._clock())
 
         def work(connection: sqlite3.Connection) -> None:
-            _books(connection, sink)
+            books_of(connection, sink)
             dropped = connection.execute("DELETE FROM quarantine WHERE sink = ?", (sink,)).rowcount
             connection.execute(
                 "UPDATE sinks SET revoked_at = coalesce(revoked_at, ?), discarded = discarded + ? WHERE name = ?",
@@ -199,7 +153,7 @@ class Outbox:
         horizon = self._horizons.get(sink)
 
         def work(connection: sqlite3.Connection) -> tuple[list[Stored], int | None]:
-            books = _books(connection, sink)
+            books = books_of(connection, sink)
             if books.revoked:
                 raise Revoked(sink)
             found = connection.execute(
@@ -208,13 +162,13 @@ class Outbox:
                 (sink, limit),
             ).fetchall()
             gaps = books.gaps()
-            line = _horizon(gaps, horizon, last=books.last)
+            line = horizon_of(gaps, horizon, last=books.last)
             if line is None:
-                found += _fetch(connection, gaps, limit - len(found))
+                found += fetch(connection, gaps, limit - len(found))
             else:
                 live, old = ranges.clip(gaps, after=line), ranges.clip(gaps, upto=line)
-                found += _fetch(connection, live, min((limit + 1) // 2, limit - len(found)))
-                found += _fetch(connection, old, limit - len(found))
+                found += fetch(connection, live, min((limit + 1) // 2, limit - len(found)))
+                found += fetch(connection, old, limit - len(found))
             return [stored(row) for row in found], line
 
         owed, line = await self._database.read(work)
@@ -237,9 +191,9 @@ class Outbox:
         wanted = set(sequences)
 
         def work(connection: sqlite3.Connection) -> int:
-            books = _books(connection, sink)
+            books = books_of(connection, sink)
             fresh = [n for n in wanted if n <= books.last and n > books.start and not ranges.covers(books.settled, n)]
-            _settle(connection, sink, books, list(ranges.runs(fresh)))
+            settle(connection, sink, books, list(ranges.runs(fresh)))
             released = sum(
                 connection.execute(
                     "DELETE FROM quarantine WHERE sink = ? AND sequence = ? AND released = 1", (sink, n)
@@ -276,9 +230,9 @@ class Outbox:
         at = utc_text(self._clock())
 
         def work(connection: sqlite3.Connection) -> None:
-            books = _books(connection, sink)
+            books = books_of(connection, sink)
             if not ranges.covers(books.settled, sequence):
-                _settle(connection, sink, books, [(sequence, sequence)])
+                settle(connection, sink, books, [(sequence, sequence)])
             elif not connection.execute(
                 "SELECT 1 FROM quarantine WHERE sink = ? AND sequence = ?", (sink, sequence)
             ).fetchone():
@@ -318,7 +272,7 @@ class Outbox:
         chosen = None if sequences is None else sorted(set(sequences))
 
         def work(connection: sqlite3.Connection) -> int:
-            _books(connection, sink)
+            books_of(connection, sink)
             if chosen is None:
                 count = connection.execute(sql, (sink,)).rowcount
             else:
@@ -334,14 +288,14 @@ class Outbox:
     # Books and lists
 
     async def ledger(self, sink: str) -> Ledger:
-        return await self._database.read(lambda c: _ledger(c, sink))
+        return await self._database.read(lambda c: ledger_of(c, sink))
 
     async def stats(self) -> list[Ledger]:
         """Every sink's books, revoked ones too, read at one moment."""
 
         def work(connection: sqlite3.Connection) -> list[Ledger]:
             names = connection.execute("SELECT name FROM sinks ORDER BY name").fetchall()
-            return [_ledger(connection, name) for (name,) in names]
+            return [ledger_of(connection, name) for (name,) in names]
 
         return await self._database.read(work)
 
@@ -395,10 +349,10 @@ class Outbox:
         removed = 0
         while removed < limit:
             wanted = min(step, limit - removed)
-            old = await self._database.read(partial(_prunable, before=utc_text(before), limit=wanted))
+            old = await self._database.read(partial(prunable, before=utc_text(before), limit=wanted))
             if not old:
                 break
-            count = await self._database.write(partial(_prune, chosen=old), essential=True)
+            count = await self._database.write(partial(remove, chosen=old), essential=True)
             removed += count
             if count < len(old):
                 break
@@ -407,78 +361,3 @@ class Outbox:
     async def relieve(self, *, limit: int = 20_000) -> int:
         """When the disk runs short: remove the oldest delivered events although their time is not over."""
         return await self.prune(datetime.max.replace(tzinfo=UTC), limit=limit, step=RELIEF_STEP)
-
-
-def _horizon(gaps: list[ranges.Range], known: int | None, *, last: int) -> int | None:
-    """After which sequence events go first; None while the sink keeps up."""
-    if ranges.total(gaps) <= LANES_FROM:
-        return None
-    if known is None and len(gaps) > 1:
-        known = gaps[-1][0] - 1  # the lanes of before a restart
-    if known is None or ranges.total(ranges.clip(gaps, after=known)) > LANES_FROM:
-        return last
-    return known
-
-
-def _fetch(connection: sqlite3.Connection, gaps: Iterable[ranges.Range], limit: int) -> list[Sequence[Any]]:
-    rows: list[Sequence[Any]] = []
-    for first, last in gaps:
-        if len(rows) >= limit:
-            break
-        rows += connection.execute(
-            f"SELECT {COLUMNS} FROM events WHERE sequence BETWEEN ? AND ? ORDER BY sequence LIMIT ?",  # noqa: S608
-            (first, last, limit - len(rows)),
-        ).fetchall()
-    return rows
-
-
-def _ledger(connection: sqlite3.Connection, sink: str) -> Ledger:
-    books = _books(connection, sink)
-    held, released = connection.execute(
-        "SELECT count(*) FILTER (WHERE released = 0), count(*) FILTER (WHERE released = 1) FROM quarantine"
-        " WHERE sink = ?",
-        (sink,),
-    ).fetchone()
-    return Ledger(
-        sink,
-        books.mandatory,
-        books.revoked,
-        received=books.last - books.start,
-        delivered=books.delivered,
-        pending=ranges.total(books.gaps()) + released,
-        quarantined=held,
-        discarded=books.discarded,
-    )
-
-
-def _line(connection: sqlite3.Connection) -> int:
-    """Up to where every mandatory sink has everything."""
-    line = last_sequence(connection)
-    for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 1 AND revoked_at IS NULL").fetchall():
-        if gaps := _books(connection, name).gaps():
-            line = min(line, gaps[0][0] - 1)
-    return line
-
-
-def _prunable(connection: sqlite3.Connection, *, before: str, limit: int) -> list[int]:
-    rows = connection.execute(
-        "SELECT sequence FROM events WHERE sequence <= ? AND recorded_at < ?"
-        " AND sequence NOT IN (SELECT sequence FROM quarantine) ORDER BY sequence LIMIT ?",
-        (_line(connection), before, limit),
-    )
-    return [n for (n,) in rows]
-
-
-def _prune(connection: sqlite3.Connection, *, chosen: list[int]) -> int:
-    line = _line(connection)  # a sink may have been added since the choice
-    held = {n for (n,) in connection.execute("SELECT sequence FROM quarantine")}
-    doomed = [n for n in chosen if n <= line and n not in held]
-    for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 0 AND revoked_at IS NULL").fetchall():
-        books = _books(connection, name)
-        late = [n for n in doomed if n > books.start and not ranges.covers(books.settled, n)]
-        _settle(connection, name, books, list(ranges.runs(late)))
-        connection.execute("UPDATE sinks SET discarded = discarded + ? WHERE name = ?", (len(late), name))
-    for n in doomed:
-        for (event_id,) in connection.execute("DELETE FROM events WHERE sequence = ? RETURNING id", (n,)).fetchall():
-            connection.execute("INSERT OR IGNORE INTO pruned_ids VALUES (?)", (digest(event_id),))
-    return len(doomed)

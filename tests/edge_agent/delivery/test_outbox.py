@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edge_agent.database import Database
-from edge_agent.delivery import outbox as outbox_module
+from edge_agent.delivery import books as books_module
 from edge_agent.delivery.outbox import Event, Outbox, Revoked, Stored, UnknownSink, append
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -207,7 +207,7 @@ async def test_pages_filter_and_go_both_ways(outbox: Outbox) -> None:
 async def test_far_behind_new_events_go_first_and_the_backlog_fills_the_rest(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "LANES_FROM", 20)
+    monkeypatch.setattr(books_module, "LANES_FROM", 20)
     await outbox.append(event(n) for n in range(1, 101))
     assert sequences(await outbox.pending("hq", 4)) == [1, 2, 3, 4]
     await outbox.ack("hq", [1, 2, 3, 4])
