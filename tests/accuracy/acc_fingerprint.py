@@ -113,7 +113,7 @@ def sampled(
     found: dict[tuple[str, str], MinutiaeTemplate] = {}
     refused = []
     for path in paths:
-        match = NAME.search(path.name)
+        match = NAME.search(path.name.lower())
         assert match
         sample = take(path)
         if isinstance(sample, Refused):
