@@ -38,7 +38,7 @@ from device_drivers.errors import DeviceError, LinkError, LinkTimeout, Unsupport
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, KeysPressed
 from device_drivers.links import StreamLink, split_address
 from device_drivers.osdp import messages
-from device_drivers.osdp.frame import Decoder
+from device_drivers.osdp.frame import Decoder, Frame
 from device_drivers.osdp.panel import LineChannel, Panel, PanelEntry
 from device_drivers.osdp.reader import ReaderConfig, ReaderState
 from device_drivers.osdp.secure_channel import KEY_LEN, Handshake, Proof
@@ -184,18 +184,20 @@ class OsdpBus:
 
     async def _pump(self, link: StreamLink) -> None:
         while True:
-            data = await link.receive(timeout_s=None)
-            self._watch(self._rx, data)
-            self._channel.arrived(data)
+            # Whole frames only: one wrong check sum would make libosdp give the PD up for minutes.
+            for frame in self._watch(self._rx, await link.receive(timeout_s=None)):
+                self._channel.arrived(frame.wire)
             self._wake.set()
 
     def _step(self) -> None:
         now = self._clock()
-        for index in list(self._restarting):
+        self._panel.step()
+        for index in [index for index in self._restarting if self._panel.disabled(index)]:
             self._panel.enable(index)
             self._restarting.discard(index)
-        self._panel.step()
-        self._watch(self._tx, bytes(self._channel.outgoing))
+        if self._channel.outgoing:
+            self._rx.reset()  # half a reply, or one whose length lied, must not swallow the next
+            self._watch(self._tx, bytes(self._channel.outgoing))
         for index, event in self._panel.take_events():
             self._heard(self._readers[index], event, now)
         for index, _, status in self._panel.take_completions():
@@ -203,13 +205,15 @@ class OsdpBus:
                 self._settle(self._waiting[index].popleft(), status == CompletionStatus.Ok)
         self._supervise(now)
 
-    def _watch(self, decoder: Decoder, data: bytes) -> None:
+    def _watch(self, decoder: Decoder, data: bytes) -> list[Frame]:
         now = self._clock()
-        for frame in decoder.feed(data):
+        frames = decoder.feed(data)
+        for frame in frames:
             index = self._by_address.get(frame.address)
             if index is not None:
                 reader = self._readers[index]
                 self._tell(reader, reader.observe(frame, now))
+        return frames
 
     def _supervise(self, now: float) -> None:
         standing = self._panel.secure()
@@ -222,6 +226,7 @@ class OsdpBus:
                 self._secure_changed.set()
             elif before and not reader.secure:
                 self._abandon(index)
+                self._secure_changed.set()
             if digits := reader.keypad.paused(now):
                 self._emit(KeysPressed(self._serial, reader.config.address, digits))
             if reader.restart_due(now):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SOM = 0x53
 MARK = 0xFF
@@ -39,6 +39,7 @@ class Frame:
     payload: bytes
     security: bytes = b""
     crc: bool = True
+    wire: bytes = field(default=b"", repr=False, compare=False)  # as it was seen
 
     @property
     def encrypted(self) -> bool:
@@ -91,6 +92,10 @@ class Decoder:
         self._drop(len(self._buffer))
         return frames
 
+    def reset(self) -> None:
+        """What has come so far of a frame is noise: a new exchange begins."""
+        self._drop(len(self._buffer))
+
     def _drop(self, count: int) -> None:
         self.noise += sum(byte != MARK for byte in self._buffer[:count])
         del self._buffer[:count]
@@ -119,4 +124,4 @@ def _parse(packet: bytes) -> Frame | None:
     if not rest:
         return None
     reply = bool(packet[1] & REPLY)
-    return Frame(packet[1] & 0x7F, reply, control & 0x03, rest[0], rest[1:], security, has_crc)
+    return Frame(packet[1] & 0x7F, reply, control & 0x03, rest[0], rest[1:], security, has_crc, packet)

@@ -123,8 +123,12 @@ class Panel:
     def disable(self, pd: int) -> None:
         self._context.disable_pd(pd)
 
+    def disabled(self, pd: int) -> bool:
+        """Whether `disable` has come into force: a pending exchange is waited for."""
+        return not self._context.is_pd_enabled(pd)
+
     def enable(self, pd: int) -> None:
-        """Begin anew at once; takes effect only some steps after `disable`."""
+        """Begin anew at once; without effect while still enabled."""
         self._context.enable_pd(pd)
 
     def identity(self, pd: int) -> dict[str, int]:

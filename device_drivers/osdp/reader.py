@@ -14,7 +14,7 @@ from device_drivers.osdp.secure_channel import Handshake, Proof, usable_key
 PDCAP = 0x46
 SECURITY_CAPABILITY = 9
 OFFLINE_S = 8.0  # the standard's own limit: shorter ones raise alarms on slow readers
-RESTART_S = (2.0, 4.0, 8.0)  # the library alone would wait minutes for a PD that comes back
+RESTART_S = (0.5, 2.0, 4.0, 8.0)  # the library alone would wait minutes for a PD that comes back
 CREDENTIALS_PER_S = 5.0
 CREDENTIAL_BURST = 10.0
 
@@ -65,7 +65,7 @@ class ReaderConfig:
 
 @dataclass(slots=True)
 class ReaderState:
-    """`alarm` and `events` come back as (kind, words), each once per change."""
+    """What happened comes back as (kind, words), each once per change."""
 
     config: ReaderConfig
     handshake: Handshake
@@ -78,7 +78,7 @@ class ReaderState:
     lost: bool = False
     installing: bool = False
     proof: Proof | None = None
-    alarm: str = ""
+    alarms: set[str] = field(default_factory=set)  # told since the secure channel last stood
     restarts: int = 0
     flooding: bool = False
     tokens: float = CREDENTIAL_BURST
@@ -110,7 +110,7 @@ class ReaderState:
         self.secure = channel_stands and self.proof is Proof.OURS
         if self.secure:
             self.last_secure = now
-            self.alarm = ""
+            self.alarms.clear()
             self.restarts = 0
             self.next_restart = now + RESTART_S[0]
             if self.lost:
@@ -146,9 +146,9 @@ class ReaderState:
         return [(DoorEventKind.SECURITY, FLOOD)]
 
     def _raise_alarm(self, words: str) -> list[tuple[DoorEventKind, str]]:
-        if self.alarm == words:
+        if words in self.alarms:
             return []
-        self.alarm = words
+        self.alarms.add(words)
         return [(DoorEventKind.SECURITY, words)]
 
 

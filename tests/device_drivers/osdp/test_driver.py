@@ -14,6 +14,7 @@ from device_drivers.devices import CommandState, DeviceConfig, DoorMode, Feedbac
 from device_drivers.errors import LinkError, LinkTimeout, Unsupported
 from device_drivers.events import CardRead, DoorEvent, DoorEventKind, KeysPressed
 from device_drivers.osdp.driver import OsdpBus
+from device_drivers.osdp.frame import RAW, Decoder, Frame
 from device_drivers.simulated.osdp import SimulatedBus, SimulatedReader
 from device_drivers.wiegand import encode
 from tests.device_drivers.recorded import Recorded
@@ -184,7 +185,7 @@ async def test_silence_of_eight_seconds_is_one_loss_and_its_end_one_return() -> 
         await within(5, driver._until(lambda: all(r.secure for r in driver._readers), 5))
         quiet.go_offline()
         # libosdp itself measures real time: it gives the reader up after its own retries.
-        await within(15, until_insecure(driver, 0))
+        await driver._until(lambda: not driver._readers[0].secure, 15)
         assert record.events == []
         clock.now += 8.1
         await record.until(lambda events: len(events) == 1)
@@ -194,13 +195,6 @@ async def test_silence_of_eight_seconds_is_one_loss_and_its_end_one_return() -> 
         clock.now += 8.1
         await record.until(lambda events: len(events) == 3, timeout_s=15)
     assert doors(record) == [(DoorEventKind.LINK_LOST, 1), (DoorEventKind.LINK_RESTORED, 1)]
-
-
-async def until_insecure(driver: OsdpBus, index: int) -> None:
-    reader = driver._readers[index]
-    while reader.secure:
-        await asyncio.sleep(0)
-        driver._wake.set()
 
 
 async def test_a_pulled_cable_ends_the_driver() -> None:
@@ -272,6 +266,80 @@ async def test_a_card_of_128_bits_and_an_endless_pin_are_refused_with_words() ->
     assert (first.kind, "128 bits" in first.reason) == (DoorEventKind.DENIED, True)
     assert (second.kind, "16 digits" in second.reason) == (DoorEventKind.DENIED, True)
     assert third == KeysPressed("line", 1, "42")
+
+
+class PlainReader:
+    """A device in place of a reader: it has no secure channel and sends a card whenever it is asked anything."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = Decoder()
+        card = b"\x00\x01\x1a\x00" + bytes.fromhex("3181f3c0")
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1000):
+                for frame in decoder.feed(data):
+                    self.asked.append(frame.code)
+                    code, payload = {
+                        0x61: (0x45, bytes.fromhex("cafe00010700000000010203")),
+                        0x62: (0x46, bytes.fromhex("030101")),
+                    }.get(frame.code, (RAW, card))
+                    for answer in (Frame(1, True, frame.sequence, code, payload), Frame(1, True, 0, RAW, card)):
+                        writer.write(answer.encode())
+        writer.close()
+
+
+async def test_a_plaintext_reader_is_alarmed_and_its_cards_open_nothing() -> None:
+    impostor = PlainReader()
+    server = await asyncio.start_server(impostor.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    record = Recorded()
+    task = asyncio.create_task(OsdpBus(bus_config(f"127.0.0.1:{port}", pd(1)), cursor=None).run(record))
+    try:
+        await record.until(lambda events: len(events) >= 2)
+        assert len(impostor.asked) >= 2
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
+        await server.wait_closed()
+    reasons = [event.reason for event in record.events if isinstance(event, DoorEvent)]
+    assert sorted(reasons) == ["credentials in plaintext", "the reader offers no secure channel, only plaintext"]
+    assert {kind for kind, _ in doors(record)} == {DoorEventKind.SECURITY}
+    assert len(doors(record)) == len(record.events)
+
+
+async def test_a_replayed_card_is_not_a_card() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_site, driver, record):
+        await driver.probe()
+        seen: list[bytes] = []
+        honest = reader._send
+
+        def overhear(data: bytes) -> None:
+            seen.extend(f.wire for f in Decoder().feed(data) if f.encrypted and f.code == RAW)
+            honest(data)
+
+        reader.attach(overhear)
+        reader.show_card(CARD)
+        await record.until(lambda events: len(events) == 1)
+        [overheard] = seen
+        replayed = asyncio.Event()
+
+        def replay(_: bytes) -> None:
+            honest(overheard)
+            replayed.set()
+
+        reader.attach(replay)
+        await within(5, replayed.wait())
+        await within(5, replayed.wait())
+        reader.attach(honest)
+        reader.show_card(encode("H10301", facility=1, number=2))
+        await record.until(
+            lambda events: any(isinstance(e, CardRead) and e.facility == 1 for e in events), timeout_s=20
+        )
+    assert [e.facility for e in record.events if isinstance(e, CardRead)] == [99, 1]
 
 
 async def test_install_mode_gives_a_new_reader_a_random_key_and_tells_both_ends() -> None:

@@ -94,6 +94,14 @@ def test_the_frame_after_noise_and_a_lying_length_is_found() -> None:
     assert decoder.noise > 0
 
 
+def test_a_reset_forgets_half_a_frame() -> None:
+    good = bytes.fromhex("530008000460ebaa")
+    decoder = Decoder()
+    decoder.feed(bytes([0x53, 0x80, 0x00, 0x04]) + good)
+    decoder.reset()
+    assert [f.wire for f in decoder.feed(good)] == [good]
+
+
 @given(st.binary(max_size=4000))
 def test_any_bytes_give_frames_or_noise_within_bounds(data: bytes) -> None:
     decoder = Decoder()

@@ -68,11 +68,11 @@ def test_loss_is_told_after_eight_seconds_with_its_cause() -> None:
 def test_restarts_grow_rare_and_begin_anew_after_success() -> None:
     state = reader()
     due = [now / 10 for now in range(400) if state.restart_due(now / 10)]
-    assert due[:4] == [2.0, 6.0, 14.0, 22.0]
+    assert due[:4] == [0.5, 2.5, 6.5, 14.5]
     prove(state, KEY, 40.0)
     state.supervise(True, 40.0)
     state.supervise(False, 40.1)
-    assert not state.restart_due(40.0 + RESTART_S[0] - 0.1)
+    assert not state.restart_due(40.0 + RESTART_S[0] - 0.01)
     assert state.restart_due(40.0 + RESTART_S[0])
 
 
