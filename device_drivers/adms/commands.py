@@ -91,6 +91,10 @@ def query_users(dialect: Dialect) -> str:
     return "DATA QUERY tablename=user,fielddesc=*,filter=*"
 
 
+def query_access() -> str:
+    return "DATA QUERY tablename=userauthorize,fielddesc=*,filter=*"
+
+
 def query_templates(pin: str, kind: int, dialect: Dialect) -> str:
     """`kind` is the BIODATA type; 0 asks for the older fingerprint table."""
     pin = user_id(pin)
@@ -167,5 +171,12 @@ def clear_log(dialect: Dialect) -> str:
     return "CLEAR LOG" if dialect is Dialect.ATTENDANCE else "DATA DELETE transaction *"
 
 
-INFO = "INFO"
-CHECK = "CHECK"
+OPTIONS = (
+    "FirmVer,~DeviceName,LockCount,~MaxUserCount,~MaxAttLogCount,~MaxFingerCount,~ZKFPVersion,FingerFunOn,FaceFunOn,"
+    "DateFmtFunOn,MultiBioDataSupport,MultiBioVersion"
+)
+
+
+def ask_options(dialect: Dialect) -> str:
+    """What a device is and can: it answers beside the confirmation (INFO) or in an upload of its own."""
+    return "INFO" if dialect is Dialect.ATTENDANCE else f"GET OPTIONS {OPTIONS}"

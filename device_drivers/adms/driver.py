@@ -7,6 +7,7 @@ long as the device takes; `command_timeout_s` bounds it. Limits come from what t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -28,7 +29,7 @@ from device_drivers.devices import (
     ItemResult,
     Record,
 )
-from device_drivers.errors import DeviceRefused, LinkTimeout, Unsupported
+from device_drivers.errors import DeviceRefused, LinkError, LinkTimeout, Unsupported
 
 SILENCE_S = 180.0  # a terminal polls every few seconds; while it uploads photos it may not
 COMMAND_TIMEOUT_S = 60.0
@@ -43,6 +44,12 @@ TYPES_OF = {
     "face": (FACE_NEAR_INFRARED, FACE),
     "palm": (PALM_VEIN, PALM),
 }
+
+
+def with_access(user: DeviceUser, doors: int, zone: int) -> DeviceUser:
+    """Time zone 1 is the panel's own "always"."""
+    numbers = tuple(door for door in range(1, 17) if doors >> door - 1 & 1)
+    return replace(user, doors=numbers, schedule=zone if zone > 1 else None)
 
 
 class AdmsTerminal:
@@ -69,18 +76,16 @@ class AdmsTerminal:
         """Nothing to close: the device connects to us."""
 
     async def probe(self) -> Identity:
-        """From what the device said; asks it if it said nothing yet."""
+        """From what the device said so far, once it calls. Asking it more would keep its uploads waiting."""
         session = self._link.session
-        if not session.options and session.info is None:
-            await self._ask(commands.INFO)
+        await self._link.calling(self._silence_s)
         options, info = session.options, session.info
         firmware = options.get("FirmVer") or options.get("FWVersion") or (info.firmware if info else "")
         return Identity("ZKTeco", options.get("DeviceName", ""), session.serial, firmware)
 
     async def capabilities(self) -> Capabilities:
+        await self._introduced()
         session = self._link.session
-        if not session.options:
-            await self._ask(commands.INFO)
         options, info = session.options, session.info
         security = session.words is Dialect.SECURITY
         features = {
@@ -107,10 +112,16 @@ class AdmsTerminal:
             max_face_templates=self._limit("MaxFaceCount", unit=1),
             finger_algorithm=finger,
             face_algorithm=face,
-            doors=number(options.get("LockCount", ""), 1),
+            doors=number(options.get("LockCount", ""), 1) if security else 0,  # panels alone know who may pass which
             users=self._count("UserCount", info.users if info else None),
             records=self._count("TransactionCount", info.records if info else None),
         )
+
+    async def _introduced(self) -> None:
+        """Devices tell their options on connecting; one that connected before we started is asked."""
+        session = self._link.session
+        if not session.options:
+            await self._ask(commands.ask_options(session.words))
 
     def _limit(self, name: str, *, unit: int) -> int | None:
         """`~Max...` counts in hundreds (users, fingers) or ten thousands (records): a ProBio that says 10 holds 23
@@ -143,8 +154,13 @@ class AdmsTerminal:
     # -- clock -------------------------------------------------------------------------------------------------------
 
     async def get_time(self) -> datetime:
-        """The clock as last heard in an rtstate, carried on. Raises Unsupported on terminals that never send one."""
+        """The clock as last heard in an rtstate, carried on.
+
+        Raises Unsupported on terminals that never send one, LinkError on panels that did not yet.
+        """
         now = self._link.session.device_time(self._link.clock())
+        if now is None and self._link.session.words is Dialect.SECURITY:
+            raise LinkError(f"{self.config.name}: the panel has not told its clock yet")
         if now is None:
             raise Unsupported(f"{self.config.name}: this terminal does not tell its clock")
         return now
@@ -163,8 +179,12 @@ class AdmsTerminal:
     # -- people ------------------------------------------------------------------------------------------------------
 
     async def users(self) -> list[DeviceUser]:
-        collection = await self._query(commands.query_users(self._link.session.words))
-        return list(collection.users.values())
+        words = self._link.session.words
+        found = (await self._query(commands.query_users(words))).users
+        if words is Dialect.ATTENDANCE:
+            return list(found.values())
+        access = (await self._query(commands.query_access())).access
+        return [with_access(user, *access.get(user.user_id, (0, 0))) for user in found.values()]
 
     async def upsert_users(self, users: Sequence[DeviceUser]) -> list[ItemResult]:
         session = self._link.session
@@ -179,6 +199,7 @@ class AdmsTerminal:
 
     async def templates(self, user_id: str) -> list[DeviceTemplate]:
         """All kinds the device has an algorithm for."""
+        await self._introduced()
         found: list[DeviceTemplate] = []
         for kind in self._kinds():
             text = commands.query_templates(user_id, kind, self._link.session.words)
@@ -198,6 +219,7 @@ class AdmsTerminal:
 
     async def put_templates(self, templates: Sequence[DeviceTemplate]) -> list[ItemResult]:
         """Templates of an algorithm or version the device did not name are refused, never sent."""
+        await self._introduced()
         accepted = self._algorithms()
         words = self._link.session.words
 

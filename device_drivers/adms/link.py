@@ -74,13 +74,14 @@ class Collection:
     command_id: int | None = None  # not given yet: rows with a number are not for us
     users: dict[str, DeviceUser] = field(default_factory=dict)
     templates: dict[tuple[str, str, int], DeviceTemplate] = field(default_factory=dict)
+    access: dict[str, tuple[int, int]] = field(default_factory=dict)  # user -> doors as bits, time zone
     packets: int = 0
     packets_expected: int = 0
     last_row: float = 0.0
 
     @property
     def rows(self) -> int:
-        return len(self.users) + len(self.templates)
+        return len(self.users) + len(self.templates) + len(self.access)
 
 
 class DeviceLink:
@@ -97,6 +98,7 @@ class DeviceLink:
         self._changed = asyncio.Condition()
         self._collections: list[Collection] = []
         self._restored = False
+        self._heard = asyncio.Event()
 
     @property
     def serial(self) -> str:
@@ -108,6 +110,19 @@ class DeviceLink:
 
     def heard(self) -> None:
         self.last_seen = asyncio.get_running_loop().time()
+        self._heard.set()
+
+    async def calling(self, within_s: float) -> None:
+        """Returns if the device called within this time, or once it does. Raises LinkTimeout."""
+        now = asyncio.get_running_loop().time()
+        if self.last_seen is not None and now - self.last_seen < within_s:
+            return
+        self._heard.clear()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._heard.wait()
+        except TimeoutError as exc:
+            raise LinkTimeout(self.serial, within_s) from exc
 
     # -- the driver's side -------------------------------------------------------------------------------------------
 
@@ -266,6 +281,9 @@ class DeviceLink:
             else:
                 await self.hooks.template(self.serial, templates)
 
+    async def deliver_access(self, access: dict[str, tuple[int, int]], *, command_id: int | None) -> None:
+        await self._collect(command_id, access=access)
+
     async def deliver_photos(self, photos: Sequence[PushedPhoto]) -> None:
         for photo in photos:
             if self.hooks.photo is None:
@@ -288,6 +306,7 @@ class DeviceLink:
         *,
         users: Sequence[DeviceUser] = (),
         templates: Sequence[DeviceTemplate] = (),
+        access: dict[str, tuple[int, int]] | None = None,
     ) -> bool:
         """Give rows to the queries that wait for them; without a command number, to every one."""
         waiting = [c for c in self._collections if command_id is None or c.command_id == command_id]
@@ -298,6 +317,7 @@ class DeviceLink:
                 if collection.rows < MAX_COLLECTED:
                     collection.users |= {user.user_id: user for user in users}
                     collection.templates |= {(t.user_id, t.algorithm, t.index): t for t in templates}
+                    collection.access |= access or {}
                 collection.last_row = asyncio.get_running_loop().time()
             self._changed.notify_all()
         return True

@@ -169,8 +169,8 @@ def operation(row_line: bytes, *, serial: str, encoding: str = "", origin: Origi
     )  # fmt: skip
 
 
-def user(row: Row) -> DeviceUser | None:
-    """`USER PIN=..\\tName=..`, `user uid=..\\tpin=..`; None without a number."""
+def user(row: Row, *, packed_dates: bool = False) -> DeviceUser | None:
+    """`USER PIN=..\\tName=..`, `user uid=..\\tpin=..`; None without a number. Doors come in a table of their own."""
     pin = row.get("pin")
     if not pin or len(pin) > 64:
         return None
@@ -185,7 +185,22 @@ def user(row: Row) -> DeviceUser | None:
         pin=row.get("passwd", "password")[:32],
         privilege=row.int("pri", "privilege"),
         enabled=row.int("disable") == 0,
+        valid_from=_date(row.get("starttime", "startdatetime"), packed=packed_dates),
+        valid_until=_date(row.get("endtime", "enddatetime"), packed=packed_dates),
     )
+
+
+def _date(text: str, *, packed: bool) -> datetime | None:
+    """`YYYYMMDD`, or packed seconds where the device has DateFmtFunOn=1; 0 is no limit."""
+    value = number(text)
+    if value <= 0:
+        return None
+    if packed:
+        return decode_seconds(value)
+    try:
+        return datetime.strptime(f"{value:08d}", "%Y%m%d")  # noqa: DTZ007 device-local
+    except ValueError:
+        return None
 
 
 def template(row: Row, *, table: str, finger_version: str = "", face_version: str = "") -> DeviceTemplate | None:

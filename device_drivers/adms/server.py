@@ -209,6 +209,9 @@ class AdmsServer:
                 session.dialect = Dialect.SECURITY
                 session.registry_code = session.registry_code or token_hex(8)
                 return session.access_options().encode()
+            case "rtdata" if query.get("type") == "time":
+                session.dialect = Dialect.SECURITY
+                return session.server_time(self._clock()).encode()
             case "getrequest":
                 session.info = Info.parse(query.get("INFO", "")) or session.info
                 return await link.next_commands() or b"OK"

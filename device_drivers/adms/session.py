@@ -19,6 +19,7 @@ from device_drivers.adms.messages import PanelState
 from device_drivers.adms.queue import CommandQueue
 from device_drivers.adms.rows import number
 from device_drivers.events import DoorEvent, Origin
+from device_drivers.zk_access import encode_seconds
 
 STAMP_TABLES = ("ATTLOG", "OPERLOG", "ATTPHOTO", "BIODATA")
 MAX_STAMP = 20
@@ -92,7 +93,10 @@ class Session:
         return self.dialect or Dialect.ATTENDANCE
 
     def restore(self, cursor: bytes | None) -> None:
-        """Stamps as last made durable; an unreadable cursor means: everything again."""
+        """Stamps as last made durable; an unreadable cursor means: everything again.
+
+        The dialect is kept beside them: a device greets once, and goes on polling after we restarted.
+        """
         self.stamps = {}
         try:
             saved = json.loads(cursor) if cursor else {}
@@ -100,6 +104,8 @@ class Session:
             return
         if isinstance(saved, dict):
             self.stamps = {table: str(stamp)[:MAX_STAMP] for table, stamp in saved.items() if table in STAMP_TABLES}
+            if self.dialect is None and saved.get("dialect") in set(Dialect):
+                self.dialect = Dialect(saved["dialect"])
 
     def cursor_after(self, table: str = "", stamp: str = "") -> bytes:
         """The cursor that becomes durable with this upload; `keep` is called once it is.
@@ -107,7 +113,8 @@ class Session:
         Every upload has one, with or without a stamp: it is a reading of the device's log of its own, so an upload
         sent again says the same as before.
         """
-        return json.dumps(self._with(table, stamp), sort_keys=True).encode()
+        dialect = {"dialect": self.dialect} if self.dialect else {}
+        return json.dumps({**self._with(table, stamp), **dialect}, sort_keys=True).encode()
 
     def keep(self, table: str, stamp: str) -> None:
         self.stamps = self._with(table, stamp)
@@ -148,6 +155,14 @@ class Session:
             f"PushOptions={ASKED_FOR}",
         ]
         return "\n".join(lines) + "\n"
+
+    def server_time(self, now: datetime) -> str:
+        """Answer to `rtdata?type=time`, which some panels ask for after a SET OPTIONS DateTime."""
+        offset = now.astimezone(self.zone).utcoffset() or timedelta()
+        minutes = abs(round(offset.total_seconds() / 60))
+        sign = "-" if offset < timedelta() else "+"
+        greenwich = encode_seconds(now.astimezone(UTC))
+        return f"DateTime={greenwich},ServerTZ={sign}{minutes // 60:02d}{minutes % 60:02d}"
 
     def access_options(self) -> str:
         """Answer to `push`."""

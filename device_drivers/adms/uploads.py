@@ -63,7 +63,11 @@ async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes
 
 async def receive_query(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes:
     """A `querydata` upload: one packet of the answer to a query."""
-    answer = await _tabledata(link, query, body, command_id=number(query.get("cmdid", ""), -1))
+    if query.get("type", "").lower() == "options":
+        link.session.learn(parse_options(body, link.session.encoding))
+        answer = b"OK"
+    else:
+        answer = await _tabledata(link, query, body, command_id=number(query.get("cmdid", ""), -1))
     await link.packet(number(query.get("cmdid", ""), -1), of=number(query.get("packcnt", ""), 1))
     return answer
 
@@ -94,6 +98,11 @@ async def _tabledata(link: DeviceLink, query: dict[str, str], body: bytes, *, co
     table = name.lower()
     if table in USER_TABLES:
         count = await _users(link, _rows(link, body), command_id=command_id)
+    elif table == "userauthorize":
+        rows = _rows(link, body)
+        access = [(row.get("pin")[:64], row.int("authorizedoorid"), row.int("authorizetimezoneid")) for row in rows]
+        await link.deliver_access({pin: (doors, zone) for pin, doors, zone in access if pin}, command_id=command_id)
+        count = len(rows)
     elif table in TEMPLATE_TABLES:
         count = await _templates(link, table, _rows(link, body), command_id=command_id)
     elif table in PHOTO_TABLES:
@@ -141,7 +150,8 @@ async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes) -> int:
 
 
 async def _users(link: DeviceLink, rows: list[Row], *, command_id: int | None = None) -> int:
-    users: list[DeviceUser] = [user for row in rows if (user := messages.user(row))]
+    packed = link.session.options.get("DateFmtFunOn") == "1"
+    users: list[DeviceUser] = [user for row in rows if (user := messages.user(row, packed_dates=packed))]
     link.counters["rows_skipped"] += len(rows) - len(users)
     await link.deliver_users(users, command_id=command_id)
     return len(rows)

@@ -319,7 +319,7 @@ def user(row: Mapping[str, Value], access: Mapping[str, tuple[int, int]]) -> Dev
         valid_from=_day(row.get("StartTime")),
         valid_until=_day(row.get("EndTime")),
         doors=tuple(door for door in range(1, 17) if doors >> door - 1 & 1),
-        schedule=schedule or None,
+        schedule=schedule if schedule > 1 else None,  # 1 is the panel's own "always"
     )
 
 

@@ -27,6 +27,7 @@ MAX_TEMPLATE = 64 * 1024
 FINGER_ALGORITHM = "hik-finger"
 FACE_PICTURE = "jpeg"
 USER_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+SINCE_EVER = datetime(2020, 1, 1)  # noqa: DTZ001 device-local
 FOR_EVER = datetime(2037, 12, 31, 23, 59, 59)  # noqa: DTZ001 device-local; the latest date the firmware takes
 
 Json = dict[str, Any]
@@ -64,7 +65,8 @@ def _content(element: ElementTree.Element, depth: int) -> Any:
     if depth > 32:
         raise ProtocolError("a document nested too deep")
     if len(element) == 0:
-        return (element.text or "").strip()
+        value = (element.text or "").strip()
+        return value if value or not element.attrib else {f"@{name}": text for name, text in element.attrib.items()}
     content: Json = {}
     for child in element:
         name, value = _name(child), _content(child, depth + 1)
@@ -253,7 +255,7 @@ def require_user_id(user_id: str) -> str:
 
 def user_document(user: DeviceUser) -> Json:
     """Raises ValueError for a number no terminal could hold."""
-    start = user.valid_from or datetime(2020, 1, 1)  # noqa: DTZ001 device-local
+    start = user.valid_from or SINCE_EVER
     end = min(user.valid_until or FOR_EVER, FOR_EVER)
     doors = user.doors or (1,)
     info: Json = {
@@ -289,7 +291,7 @@ def user(fields: Mapping[str, Any], cards: Mapping[str, str]) -> DeviceUser | No
         card=cards.get(user_id, ""),
         privilege=14 if truth(fields.get("localUIRight")) else 0,
         enabled=not (begin and end and end <= begin),
-        valid_from=begin,
+        valid_from=None if begin == SINCE_EVER else begin,
         valid_until=None if end == FOR_EVER else end,
         doors=tuple(door for door in doors if door),
     )

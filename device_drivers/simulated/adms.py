@@ -18,7 +18,7 @@ import httpx
 STAMP = "9999"  # constant, as on ZMM510-NF24VB-Ver2.1.4
 BATCH = 100
 USER_FIELDS = {"name": "Name", "pri": "Pri", "privilege": "Pri", "passwd": "Passwd", "password": "Passwd",
-               "card": "Card", "cardno": "Card"}  # fmt: skip
+               "card": "Card", "cardno": "Card", "starttime": "Start", "endtime": "End"}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class SimulatedAdms:
     records: list[bytes] = field(default_factory=list)  # not acknowledged yet
     users: dict[str, dict[str, str]] = field(default_factory=dict)
     templates: dict[tuple[str, str, str], str] = field(default_factory=dict)  # (pin, type, no) -> base64
+    access: dict[str, str] = field(default_factory=dict)  # pin -> doors as bits
     opened: list[tuple[int, int]] = field(default_factory=list)  # door, seconds
     reboots: int = 0
     commands: list[str] = field(default_factory=list)
@@ -139,10 +140,7 @@ class SimulatedAdms:
             return
         self._set_clock(answer)
         if self.security:
-            about = (
-                f"DeviceType=acc,~DeviceName=SIM-ACC,FirmVer=Ver 8.0.4,PushVersion=Ver 3.1.2,LockCount=1,"
-                f"~MaxUserCount={max(1, self.max_users // 100)},~MaxAttLogCount=10,~ZKFPVersion=10,{self._versions()}"
-            )
+            about = f"DeviceType=acc,{self._about()}"
             registered = await self._call(client, "POST", "registry", body=about.encode())
             if registered.status_code != 200 or b"RegistryCode=" not in registered.content:
                 return
@@ -154,6 +152,12 @@ class SimulatedAdms:
             if told.status_code != 200:
                 return
         self._greeted = True
+
+    def _about(self) -> str:
+        return (
+            f"~DeviceName=SIM-ACC,FirmVer=Ver 8.0.4,PushVersion=Ver 3.1.2,LockCount=1,"
+            f"~MaxUserCount={max(1, self.max_users // 100)},~MaxAttLogCount=10,~ZKFPVersion=10,{self._versions()}"
+        )
 
     def _versions(self) -> str:
         return f"MultiBioDataSupport=0:1:0:0:0:0:0:0:0:1,MultiBioVersion=0:10.0:0:0:0:0:0:0:0:{self.biodata_version}"
@@ -201,11 +205,8 @@ class SimulatedAdms:
             self.commands.append(text)
             code = await self._execute(client, number, text)
             word = " ".join(text.split(" ")[:2]) if text.startswith(("DATA", "CONTROL")) else text.split(" ")[0]
-            extra = (
-                f"\n~DeviceName=SIM-FACE\nFWVersion=ZAM180-NF-Ver1.1.17\nUserCount={len(self.users)}"
-                if word == "INFO"
-                else ""
-            )
+            about = "\n".join(["", "~DeviceName=SIM-FACE", *self._versions().split(",")])
+            extra = about if word == "INFO" else ""
             confirmations.append(f"ID={number}&Return={code}&CMD={word}{extra}")
         if confirmations and not self.silent_commands:
             await self._call(client, "POST", "devicecmd", body="\n".join(confirmations).encode() + b"\n")
@@ -228,6 +229,10 @@ class SimulatedAdms:
                 return self._update(table.lower(), _fields(rest))
             case ["DATA", "DELETE", table, rest]:
                 return self._delete(table.lower(), _fields(rest))
+            case ["GET", "OPTIONS", _] if self.security:
+                query = f"&type=options&cmdid={number}&tablename=options&count=1&packcnt=1&packidx=1"
+                await self._call(client, "POST", "querydata", query, self._about().encode())
+                return 0
             case ["DATA", "QUERY", *_]:
                 return await self._query(client, number, text.removeprefix("DATA QUERY "))
         return -1002
@@ -250,6 +255,7 @@ class SimulatedAdms:
             kept |= {USER_FIELDS[key]: value for key, value in fields.items() if key in USER_FIELDS}
             return 0
         if table == "userauthorize" and self.security:
+            self.access[pin] = fields["authorizedoorid"]
             return 0
         if table == "biodata":
             if f"{fields['majorver']}.{fields['minorver']}" != self.biodata_version:
@@ -285,9 +291,14 @@ class SimulatedAdms:
                 f"USER PIN={pin}\tName={user['Name']}\tPri={user['Pri']}\tPasswd={user['Passwd']}\tCard={user['Card']}"
                 if not self.security
                 else f"user uid=1\tcardno={user['Card']}\tpin={pin}\tpassword={user['Passwd']}\tname={user['Name']}"
-                f"\tprivilege={user['Pri']}\tdisable=0"
+                f"\tprivilege={user['Pri']}\tdisable=0\tstarttime={user.get('Start', 0)}\tendtime={user.get('End', 0)}"
                 for pin, user in self.users.items()
                 if condition.get("pin", pin) == pin
+            ]
+        elif table.lower() == "userauthorize":
+            rows = [
+                f"userauthorize pin={pin}\tauthorizetimezoneid=1\tauthorizedoorid={doors}"
+                for pin, doors in self.access.items()
             ]
         elif table.lower() == "biodata":
             major, minor = self.biodata_version.split(".")

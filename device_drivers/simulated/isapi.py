@@ -178,7 +178,7 @@ class SimulatedIsapi:
                 return done
             case "GET", "/ISAPI/AccessControl/RemoteControl/door/capabilities":
                 return (
-                    '<RemoteControlDoor><doorNo min="1" max="1"/><cmd opt="open,close,alwaysOpen"/></RemoteControlDoor>'
+                    '<RemoteControlDoor><doorNo min="1" max="2"/><cmd opt="open,close,alwaysOpen"/></RemoteControlDoor>'
                 )
             case "PUT", path if path.startswith(f"{ACCESS}/RemoteControl/door/"):
                 command = re.search(r"<cmd>(\w+)", text)

@@ -136,6 +136,37 @@ async def test_templates_move_between_equal_algorithms_alone(security: bool) -> 
         assert await terminal.templates("8") == []
 
 
+async def test_a_panel_tells_who_may_pass_which_door_and_until_when() -> None:
+    async with site(security=True) as (terminal, _, _):
+        wanted = DeviceUser("7", name="Ann", doors=(1,), valid_until=datetime(2026, 12, 31))
+        await terminal.upsert_users([wanted])
+        assert await terminal.users() == [wanted]
+
+
+@KINDS
+async def test_a_device_that_greeted_before_we_started_is_asked_what_it_is(security: bool) -> None:
+    server, record = AdmsServer(), Recorder()
+    async with on_a_socket(server) as url, running(server.terminal(config()), record):
+        device = SimulatedAdms(url, "A1", security=security, poll_s=0.01)
+        task = asyncio.create_task(device.run())
+        device.swipe("7")
+        await record.have(1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    fresh = AdmsServer()
+    terminal = fresh.terminal(config(), cursor=record.cursor)
+    async with on_a_socket(fresh) as url, running(terminal, Recorder()):
+        device.url = url  # goes on polling, without a new greeting
+        task = asyncio.create_task(device.run())
+        can = await terminal.capabilities()
+        opened = await terminal.open_door(1, seconds=5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert can.face_algorithm == "biodata-9-39.3-0"
+    assert opened.state is CommandState.DONE
+    assert device.commands[-1] == ("CONTROL DEVICE 01010105" if security else "AC_UNLOCK")
+
+
 @KINDS
 async def test_a_door_opens_once(security: bool) -> None:
     async with site(security=security) as (terminal, device, _):
@@ -185,7 +216,7 @@ async def test_a_panel_tells_its_clock_and_takes_a_new_one() -> None:
     async with site(security=True) as (terminal, device, _):
         async with asyncio.timeout(5):
             while True:
-                with contextlib.suppress(Unsupported):
+                with contextlib.suppress(LinkError):
                     told = await terminal.get_time()
                     break
                 await asyncio.sleep(0.01)
@@ -196,6 +227,7 @@ async def test_a_panel_tells_its_clock_and_takes_a_new_one() -> None:
 
 async def test_an_attendance_terminal_takes_no_time_but_ours() -> None:
     async with site() as (terminal, device, _):
+        await terminal.reboot()  # by then it has greeted us and set its clock
         await terminal.set_time(device.local_time())
         with pytest.raises(Unsupported):
             await terminal.set_time(datetime(2001, 1, 1))

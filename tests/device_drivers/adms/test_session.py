@@ -10,6 +10,7 @@ from device_drivers.adms.commands import Dialect
 from device_drivers.adms.messages import rtstate
 from device_drivers.adms.session import Session, http_date, time_zone
 from device_drivers.events import DoorEventKind, Origin
+from device_drivers.zk_access import encode_seconds
 
 NOW = datetime(2026, 6, 19, 8, 0, 5, tzinfo=UTC)
 
@@ -97,6 +98,19 @@ def test_alarms_are_told_once_when_raised_and_once_when_cleared() -> None:
     assert hear("0210000000000000") == [DoorEventKind.TAMPER, DoorEventKind.HELD]
     assert hear("0210000000000000") == []
     assert hear("0000000000000000") == [DoorEventKind.TAMPER_CLEARED, DoorEventKind.HELD_CLEARED]
+
+
+def test_the_dialect_outlives_a_restart() -> None:
+    one = session()
+    one.dialect = Dialect.SECURITY
+    two = session()
+    two.restore(one.cursor_after())
+    assert two.words is Dialect.SECURITY
+
+
+def test_tells_the_time_in_greenwich_with_the_zone_beside_it() -> None:
+    assert session("Asia/Kolkata").server_time(NOW) == f"DateTime={encode_seconds(NOW)},ServerTZ=+0530"
+    assert session("America/New_York").server_time(NOW).endswith("ServerTZ=-0400")
 
 
 def test_names_go_out_in_chinese_code_page_to_chinese_firmware() -> None:

@@ -90,6 +90,7 @@ async def test_what_happened_meanwhile_is_read_from_the_panels_table(text_log: b
     async with panel.running():
         for card in range(1, 61):
             panel.swipe(card)
+            panel.drift_clock(timedelta(seconds=1))
         panel._log.clear()
         async with driver(panel) as made, receiving(made, record):
             await record.until("60")

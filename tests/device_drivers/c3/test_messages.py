@@ -41,9 +41,9 @@ def test_reads_the_recorded_users() -> None:
     first, second = config()["user"].decode(data)
     assert (first["UID"], first["CardNo"]) == (1, 1234567)
     assert (second["StartTime"], second["EndTime"]) == (20220202, 20230303)
-    user = messages.user({**second, "Pin": 7}, {"7": (0b101, 1)})
+    user = messages.user({**second, "Pin": 7}, {"7": (0b101, 4)})
     assert user is not None
-    assert (user.doors, user.schedule) == ((1, 3), 1)
+    assert (user.doors, user.schedule) == ((1, 3), 4)
     assert user.valid_until == datetime(2023, 3, 3)
 
 

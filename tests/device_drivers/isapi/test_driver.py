@@ -282,6 +282,7 @@ async def test_what_a_model_lacks_is_measured() -> None:
         features = (await terminal.capabilities()).features
         assert features.isdisjoint({Feature.FINGER_TEMPLATES, Feature.CARDS, Feature.USERS})
         assert Feature.FACE_TEMPLATES in features
+        assert (await terminal.capabilities()).doors == 2
         assert await terminal.templates("7") == []
         with pytest.raises(Unsupported):
             await terminal.users()
