@@ -243,3 +243,15 @@ class Conclusion:
             raise
         await self._doors.open(decision)
         return decision
+
+    async def reset_attempts(self, place: str, *, actor: str) -> None:
+        """A person gives a factor back that too many failures switched off, at a point or for somebody."""
+        now = self._now()
+        self._presence.set_attempts(place, Attempts())
+        row, entry = self._presence.attempts_row(place), AuditEntry(actor, "attempts.reset", place)
+
+        def work(connection: sqlite3.Connection) -> None:
+            row(connection)
+            self._audit.append(connection, entry, now=now)
+
+        await self._database.write(work)

@@ -22,7 +22,7 @@ from device_drivers.errors import DeviceError
 from device_drivers.events import CardRead, DeviceEvent, FingerPresented, KeysPressed, PunchState
 from edge_agent.conclusion import Conclusion, Session
 from edge_agent.credentials import Credentials, PinCheck
-from edge_agent.database import DiskFull
+from edge_agent.database import DiskFull, StorageError
 from edge_agent.identification import Subject
 from edge_agent.matching.outcomes import Match, NoMatch, NoMatchReason, Outcome, PadState, SampleFault
 from edge_agent.matching.pad import Turn
@@ -157,6 +157,11 @@ class Entry:
                 await self._conclusion.show(point, Feedback.DENIED)
             except DeviceError as exc:
                 log.warning("sensor_failed point=%s reason=%s", name, exc)
+                await self._conclusion.show(point, Feedback.DENIED)
+            except StorageError:
+                raise  # the disk broke its promise: the agent stops
+            except Exception:  # a sample that breaks an engine must not take the other doors with it
+                log.exception("session_failed point=%s", name)
                 await self._conclusion.show(point, Feedback.DENIED)
             if queue.empty():
                 self._flooding.discard(name)

@@ -13,12 +13,13 @@ recipient has them, at the latest after `EVENTS_DEADLINE`; nothing on this machi
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from device_drivers.devices import ItemResult
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 GALLERY = "gallery"
 REKEY_AFTER_S = 30.0  # erasures that come together share one new key
 RETRY_EVERY_S = 60.0
+SWEEP_EVERY = 60  # turns; everybody's retention is looked at hourly
 EVENTS_DEADLINE = timedelta(days=15)
 MAX_ERROR = 200
 LEAVING = frozenset({Verb.LEAVE, Verb.CANCEL})
@@ -338,15 +340,19 @@ class Erasure:
 
     # Time
 
-    async def expire(self, periods: Periods) -> list[Carried]:
-        """Consents that ended, and people whose last interaction is longer ago than the published period."""
+    async def expire(self, periods: Periods | None) -> list[Carried]:
+        """Consents that ended and, with `periods`, people whose last interaction is longer ago than published."""
         if self._store.sealed:
             return []
         now, carried = self._now(), []
-        for consent in await asyncio.to_thread(self._store.expired, datetime.max.replace(tzinfo=now.tzinfo)):
+        # Retention asks about everybody; what merely ended is found by its date.
+        until = now if periods is None else datetime.max.replace(tzinfo=UTC)
+        for consent in await asyncio.to_thread(self._store.expired, until):
             if consent.expires_at <= now:
                 reason = "expired"
-            elif is_due(Kept.TEMPLATE, periods, since=self._last_seen(consent.subject_id, consent.given_at), now=now):
+            elif periods is not None and is_due(
+                Kept.TEMPLATE, periods, since=self._last_seen(consent.subject_id, consent.given_at), now=now
+            ):
                 reason = "retention"
             else:
                 continue
@@ -369,14 +375,14 @@ class Erasure:
     async def run(self, *, periods: Callable[[], Periods], wait: Callable[[float], Awaitable[None]]) -> None:
         """Finish what is open, then keep going until cancelled. `wait` is asyncio.sleep, or a test's."""
         await self.resume()
-        while True:
+        for turn in itertools.count():
             if self._rekey.is_set():
                 await wait(REKEY_AFTER_S)
                 await self.rekey()
             await self.resume()
             await self.retry()
             await self.anonymise()
-            await self.expire(periods())
+            await self.expire(periods() if turn % SWEEP_EVERY == 0 else None)
             await wait(RETRY_EVERY_S)
 
     # The right of access

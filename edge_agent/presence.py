@@ -199,6 +199,10 @@ class Presence:
 
         return write
 
+    def places_with_failures(self) -> dict[str, Attempts]:
+        """`point:NAME/factor` and `person:SUBJECT/factor` -> what failed there since the last success."""
+        return dict(self._attempts)
+
     def set_attempts(self, place: str, attempts: Attempts) -> None:
         if attempts == Attempts():
             self._attempts.pop(place, None)

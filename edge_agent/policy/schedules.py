@@ -166,8 +166,12 @@ class Schedule(_Model):
 
 def _instant(day: date, minute: int, zone: ZoneInfo, *, fold: int) -> datetime:
     days, rest = divmod(minute, DAY_MINUTES)
-    local = datetime.combine(day + timedelta(days=days), time(rest // 60, rest % 60, fold=fold), zone)
-    return local.astimezone(UTC)
+    """`fold` 0: the earlier reading of a repeated hour, and never later than the first minute inside."""
+    naive = datetime.combine(day + timedelta(days=days), time(rest // 60, rest % 60))  # a wall clock
+    moment = naive.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+    if moment.astimezone(zone).replace(tzinfo=None) != naive:  # a reading of the skipped hour: take the other side
+        return naive.replace(tzinfo=zone, fold=1 - fold).astimezone(UTC)
+    return moment
 
 
 def _is_day_of_year(text: str) -> bool:

@@ -14,6 +14,7 @@ from edge_agent.credentials import Rights
 from edge_agent.matching.outcomes import PadState
 from edge_agent.matching.pad import Turn, TurnChallenge
 from edge_agent.matching.quality import Face
+from edge_agent.policy.attempts import Attempts
 from edge_agent.policy.rules import DoorMode, Factor
 from edge_agent.presence import Order
 from templates_store.template import Modality, Purpose
@@ -472,3 +473,38 @@ async def test_a_challenge_must_be_passed_by_the_one_who_began_it(
         else:
             assert passage.reason == "unknown"
             assert s.panel.opened == []
+
+
+async def test_a_sample_that_breaks_an_engine_leaves_the_point_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(image: object, *, dpi: float) -> None:
+        raise RuntimeError("out of range")
+
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        s.enrol_finger("ann", 3)
+        monkeypatch.setattr(s.sensing.identification.finger, "sample", broken)
+        await s.finger(3)
+        assert await s.shown() is Feedback.DENIED
+        assert "session_failed" in caplog.text
+        await s.card("1111")
+        assert (await s.passage()).granted
+
+
+async def test_fifty_strangers_switch_a_factor_off_until_somebody_gives_it_back(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        s.enrol_finger("ann", 3)
+        s.presence.set_attempts("point:gate/finger", Attempts(0, 50, s.clock.now()))
+        await s.finger(3)
+        assert (await s.passage()).reason == "another_factor"
+        assert s.sensor.captured == []
+        await s.card("1111")
+        assert (await s.passage()).granted
+        assert "point:gate/finger" in s.presence.places_with_failures()
+        await s.conclusion.reset_attempts("point:gate/finger", actor="li")
+        s.sensor.fingers.clear()
+        await s.finger(3)
+        assert (await s.passage()).granted
+        assert ("attempts.reset", "point:gate/finger") in await s.audited()

@@ -8,6 +8,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_agent.matching.outcomes import PadState
 from edge_agent.policy.access import (
@@ -129,6 +131,20 @@ def test_a_fault_is_told_before_every_fault_that_is_checked_later(position: int)
             request = {key: value for key, value in request.items() if key not in Person.__dataclass_fields__}
         found = decide(ask(**request), rules(**door), Scene(**scene), now)
         assert reason_of(found) is ORDER[position][0], f"with {ORDER[other][0]} as well"
+
+
+@given(st.sets(st.integers(0, len(ORDER) - 1), min_size=1))
+def test_of_any_faults_together_the_first_in_order_is_told(chosen: set[int]) -> None:
+    request: dict[str, Any] = {}
+    door: dict[str, Any] = {}
+    scene: dict[str, Any] = {}
+    for position in sorted(chosen, reverse=True):
+        _, asked, fitted, happened = ORDER[position]
+        request, door, scene = request | asked, door | fitted, scene | happened
+    if "person" in request:
+        request = {key: value for key, value in request.items() if key not in Person.__dataclass_fields__}
+    now = request.pop("now", NOW)
+    assert reason_of(decide(ask(**request), rules(**door), Scene(**scene), now)) is ORDER[min(chosen)][0]
 
 
 def test_without_a_fault_the_door_opens_for_this_person_through_this_door() -> None:

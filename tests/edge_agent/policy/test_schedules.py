@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge_agent.policy.schedules import ALWAYS, Calendar, Interval, Schedule
@@ -183,3 +185,28 @@ def test_always_contains_every_minute_of_a_day_of_25_hours() -> None:
 def test_a_schedule_survives_json() -> None:
     original = Schedule.model_validate({"weekly": {"mon-wed": ["22:00-06:00+1"]}, "holidays": {"public": []}})
     assert Schedule.model_validate_json(original.model_dump_json()) == original
+
+
+@given(st.text(max_size=20) | st.from_regex(r"\d\d:\d\d-\d\d:\d\d(\+1)?", fullmatch=True))
+def test_any_text_is_an_interval_of_at_most_a_day_or_refused(text: str) -> None:
+    try:
+        interval = Interval.parse(text)
+    except ValueError:
+        return
+    assert 0 < interval.end - interval.start <= 24 * 60
+    assert str(interval) == text
+
+
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-11-23", "2028-02-29"])
+@pytest.mark.parametrize(
+    "text", ["01:30-03:30", "02:15-02:45", "02:30-04:00", "00:00-02:30", "22:00-02:30+1", "02:30-02:30+1"]
+)
+def test_inside_an_interval_now_lies_between_its_start_and_end(day: str, text: str) -> None:
+    hours = schedule(daily=[text])
+    midnight = datetime.fromisoformat(day).replace(tzinfo=BERLIN).astimezone(UTC)
+    for minute in range(-60, 26 * 60, 5):
+        now = midnight + timedelta(minutes=minute)
+        running = hours.interval_at(now, zone=BERLIN, calendar=PLAIN)
+        assert (running is not None) is hours.contains(now, zone=BERLIN, calendar=PLAIN)
+        if running is not None:
+            assert running[0] <= now < running[1]
