@@ -33,7 +33,7 @@ TURN_DEG = 30.0  # far enough for the score to fall, near enough to be seen
 UPRIGHT_DEG = 10.0  # the estimate itself scatters by 5 degrees on upright faces
 NOT_SEEN = 0.55  # just below LOWEST_SCORE
 LOWEST_SCORE = 0.6
-SMALLEST_SIDE = 8  # of a frame worth searching
+SMALLEST_SIDE = 16  # of an image searched: on strips the network answers with boxes of infinite size
 
 
 def checked(frame: Frame) -> Frame:
@@ -61,11 +61,12 @@ class Yunet:
         """Every face, best score first. Landmarks as found, good enough for presence and for turns of the head."""
         frame = checked(frame)
         longest = max(frame.shape[:2])
-        if min(frame.shape[:2]) < SMALLEST_SIDE:
-            return []
+        found, size = np.empty((0, 15), np.float32), (1, 1)
         for side in SEARCH_SIDES:
             scale = min(1.0, side / longest)
             size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+            if min(size) < SMALLEST_SIDE:
+                continue
             found = self._run(frame if scale == 1.0 else _image(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)))
             if len(found) or scale == 1.0:
                 break
@@ -129,7 +130,10 @@ class Yunet:
         with self._lock:
             self._network.setInputSize((image.shape[1], image.shape[0]))
             rows = cast("NDArray[np.float32] | None", self._network.detect(image)[1])  # None: no face
-        return np.empty((0, 15), np.float32) if rows is None else rows
+        if rows is None:
+            return np.empty((0, 15), np.float32)
+        sane = np.isfinite(rows).all(axis=1) & (rows[:, 2:4] >= 1.0).all(axis=1)
+        return rows[sane & (np.abs(rows[:, :14]) <= 4.0 * max(image.shape)).all(axis=1)]
 
 
 def _image(matrix: cv2.typing.MatLike) -> Frame:

@@ -107,9 +107,8 @@ def compare(data: Source, count: int, probes: int) -> list[str]:
     for index in indexes.values():
         index.add(rows)
     out = np.empty(count, np.float32)
-    table = Table(
-        title=f"{data.name}, {count} rows, {best_kernel().name}; loaded {loaded:.1f} s, tuned {tuned:.1f} s; median ms of processor time"
-    )
+    title = f"{data.name}, {count} rows, {best_kernel().name}; loaded {loaded:.1f} s, tuned {tuned:.1f} s"
+    table = Table(title=f"{title}; ms of processor time")
     for column in (
         "probes",
         "decision",
