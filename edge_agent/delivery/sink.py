@@ -58,6 +58,19 @@ class Sink(Protocol):
         ...
 
 
+class Barred:
+    """Stands in for an upstream that may not, or cannot, be reached as configured: it says why, and nothing leaves."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def send(self, batch: Sequence[Message]) -> None:
+        raise NotAdmitted(self._reason)
+
+    async def close(self) -> None:
+        return
+
+
 def require_listed(url: str, allowed: frozenset[str]) -> None:
     """Raises EgressDenied unless host (or host:port) is on the list. `*.example.cn` names all below."""
     parts = urlsplit(url)

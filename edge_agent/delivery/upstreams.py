@@ -18,7 +18,7 @@ from edge_agent.database import Database, utc_now
 from edge_agent.delivery.deliver import Delivery, DeliveryHealth
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.payload import Recipient
-from edge_agent.delivery.sink import Sink
+from edge_agent.delivery.sink import Barred, EgressDenied, Sink
 from edge_agent.delivery.webhook import WebhookConfig, WebhookSink
 from edge_agent.roster import Roster
 
@@ -84,7 +84,7 @@ class Upstreams:
         key = hashlib.sha256(self._derive(f"pseudonyms/{name}")).digest() if upstream.pseudonymous else None
         delivery = Delivery(
             self._outbox,
-            self._sink(upstream),
+            self._sink_or_reason(upstream),
             Recipient(name, frozenset(upstream.fields), pseudonym_key=key),
             gateway=self._gateway,
             tenant=self._tenant,
@@ -100,6 +100,17 @@ class Upstreams:
         finally:
             if self._deliveries.get(name) is delivery:
                 del self._deliveries[name]
+
+    def _sink_or_reason(self, upstream: Upstream) -> Sink:
+        """A recipient that may not be reached, or lacks its library, keeps its events and says why."""
+        try:
+            return self._sink(upstream)
+        except EgressDenied as exc:
+            return Barred(str(exc))
+        except ImportError as exc:
+            return Barred(f"{exc.name} is not installed; install edge-agent[{upstream.kind}]")
+        except ValueError as exc:
+            return Barred(f"the configuration cannot be used: {exc}")
 
     def _sink(self, upstream: Upstream) -> Sink:
         """Brokers' libraries are loaded only where one is configured: they are extras of the package."""
