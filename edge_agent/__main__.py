@@ -35,6 +35,7 @@ err = Console(stderr=True)
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="配置文件 · configuration file", envvar="EDGE_AGENT_CONFIG")
 ]
+DEMO_FACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces" / "lfw"
 PROBE_TIMEOUT_S = 15.0
 DEFAULT_CONFIG = Path("/etc/edge-agent/agent.toml")
 Json = Annotated[bool, typer.Option("--json", help="机器可读 · machine-readable")]
@@ -79,6 +80,9 @@ def demo(
     seconds: Annotated[float | None, typer.Option(min=1, help="运行多久 · how long to run")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="控制台端口 · port of the console")] = 8443,
     plain: Annotated[bool, typer.Option(help="每秒一行 · one line a second")] = False,
+    faces: Annotated[
+        Path | None, typer.Option(help="照片文件夹 姓名/照片.jpg · a folder of photographs, Name/photo.jpg")
+    ] = None,
 ) -> None:
     """模拟园区 · a simulated site: terminals on real sockets, the agent, an upstream that keeps what it got"""
     from edge_agent import demo as demonstration
@@ -86,7 +90,10 @@ def demo(
     if not plain and not sys.stdout.isatty():
         plain = True
     logging.getLogger().setLevel(logging.ERROR)
-    raise typer.Exit(asyncio.run(demonstration.run(folder, api_port=port, seconds=seconds, plain=plain)))
+    if faces is None and DEMO_FACES.is_dir():
+        faces = DEMO_FACES
+    status = asyncio.run(demonstration.run(folder, api_port=port, seconds=seconds, plain=plain, faces=faces))
+    raise typer.Exit(status)
 
 
 @app.command()

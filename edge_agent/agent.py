@@ -22,6 +22,7 @@ from edge_agent import audit
 from edge_agent.api.certificate import ServerCertificate, describe, tls_context
 from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.server import serve
+from edge_agent.arming import Arming
 from edge_agent.attendance import Attendance, Source
 from edge_agent.biometrics import Biometrics
 from edge_agent.conclusion import Conclusion
@@ -70,6 +71,7 @@ class Agent:
         self.started_at = clock()
         self._rules: Rules | None = None
         self.ready = asyncio.Event()  # the API answers
+        self.in_force = asyncio.Event()  # the first configuration is
         self.address = ""
         self.certificate: ServerCertificate | None = None
         self.adms_port = 0
@@ -121,6 +123,7 @@ class Agent:
             now=clock,
             monotonic=time.monotonic,
         )
+        self.arming = Arming(rules=lambda: self.rules, sensing=self.sensing, driver=self.fleet.driver)
         self.enrolment = Enrolment(
             database=database,
             store=self.biometrics.store,
@@ -222,6 +225,7 @@ class Agent:
             group.create_task(self.fleet.run(), name="fleet")
             group.create_task(self._follow(), name="configuration")
             group.create_task(self.entry.run(), name="entry")
+            group.create_task(self.arming.run(), name="arming")
             group.create_task(self.erasure.run(periods=self._periods, wait=asyncio.sleep), name="erasure")
             group.create_task(self._keep_house(), name="housekeeping")
             group.create_task(self._serve_api(), name="api")
@@ -248,6 +252,7 @@ class Agent:
             await self.upstreams.follow(site.upstreams, allowed_hosts=site.privacy.allowed_hosts)
             await self.fleet.follow(device.for_driver(site.timezone) for device in site.devices if device.enabled)
             await self.biometrics.follow()
+            self.in_force.set()
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))
 
     async def _serve_api(self) -> None:

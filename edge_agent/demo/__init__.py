@@ -27,14 +27,14 @@ from edge_agent.demo.screen import Figures, count_punches
 from edge_agent.demo.site import DemoSite
 
 
-async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool) -> int:
+async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool, faces: Path | None = None) -> int:
     """Run the demonstration until Ctrl-C, or for `seconds`. Exit status 1 if anything was lost or came twice."""
     folder.mkdir(parents=True, exist_ok=True)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with DemoSite(folder).open() as site:
+    async with DemoSite(folder, faces).open() as site:
         document = site.configuration(api_port=api_port)
         config: AgentConfig = parse(document, source="demo")
         agent = await Agent.open(config)
@@ -50,7 +50,12 @@ async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool
                 calling = site.call_in(agent.adms_port)
                 acting = [
                     asyncio.create_task(work)
-                    for work in (site.people_punch(), site.things_break(), site.doors.people_come())
+                    for work in (
+                        site.people_punch(),
+                        site.things_break(),
+                        site.doors.people_come(),
+                        site.biometrics.people_come(agent),
+                    )
                 ]
                 figures.token = await bootstrap_token(agent.database, now=utc_now())
                 if plain:

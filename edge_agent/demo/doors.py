@@ -57,8 +57,8 @@ class DemoDoors:
             {"name": READERS, "kind": "osdp", "address": self._line, "attendance": False, "options": {"pds": pds}},
         ]
 
-    def access(self) -> dict[str, Any]:
-        """Doors, groups and points as the enterprise would write them."""
+    def access(self, gate: dict[str, Any]) -> dict[str, Any]:
+        """Doors, groups and points as the enterprise would write them; `gate` is what the south gate has besides."""
         return {
             "schedules": {"work": {"weekly": {"daily": ["00:00-24:00"]}}},
             "doors": [
@@ -75,7 +75,7 @@ class DemoDoors:
                 {"name": "it", "grants": [{"doors": ["server-room"], "schedule": "work"}]},
             ],
             "points": [
-                {"name": "south-gate-in", "door": "south-gate", "reader": READERS, "reader_no": SOUTH_GATE},
+                {"name": "south-gate-in", "door": "south-gate", "reader": READERS, "reader_no": SOUTH_GATE, **gate},
                 {"name": "server-room-in", "door": "server-room", "reader": READERS, "reader_no": SERVER_DOOR},
             ],
         }  # fmt: skip

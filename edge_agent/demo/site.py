@@ -21,6 +21,7 @@ from device_drivers.simulated.isapi import SimulatedIsapi
 from device_drivers.simulated.zkteco import SimulatedZkTerminal
 from device_drivers.simulated.zkteco_memory import Memory
 from edge_agent.delivery.collector import Collector
+from edge_agent.demo.biometrics import DemoBiometrics
 from edge_agent.demo.doors import DemoDoors
 from edge_agent.demo.people import PEOPLE
 
@@ -53,10 +54,12 @@ class DemoSite:
     """What stands outside the gateway."""
 
     folder: Path
+    faces: Path | None = None  # Name/photo.jpg
     terminals: dict[str, SimulatedZkTerminal] = field(default_factory=dict)
     adms: list[SimulatedAdms] = field(default_factory=list)  # the first is approved, the second asks to join
     isapi: SimulatedIsapi = field(default_factory=SimulatedIsapi)
     doors: DemoDoors = field(init=False)
+    biometrics: DemoBiometrics = field(init=False)
     collector: Collector = field(init=False)
     moody: Moody = field(init=False)
     collector_port: int = 0
@@ -84,6 +87,8 @@ class DemoSite:
                 self.terminals[f"{name}-{transport}"] = terminal
             self.doors = DemoDoors(ZONE, self.news, seed=11)
             await stack.enter_async_context(self.doors.open())
+            self.biometrics = DemoBiometrics(self.folder, self.faces, self.news, seed=13)
+            await stack.enter_async_context(self.biometrics.open())
             await stack.enter_async_context(self.isapi.running())
             stack.callback(self.collector.close)
             server = await stack.enter_async_context(listen(self.moody, host="127.0.0.1", port=0))
@@ -120,8 +125,10 @@ class DemoSite:
                         "password": self.isapi.password,
                     },
                 ]
-                + self.doors.devices(),
-                "access": self.doors.access(),
+                + self.doors.devices()
+                + self.biometrics.devices(),
+                "access": self.doors.access(self.biometrics.point()),
+                **self.biometrics.terms(),
                 "upstreams": [
                     {
                         "name": "collector",
