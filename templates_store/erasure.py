@@ -16,6 +16,27 @@ from templates_store.ledger import Transaction
 from templates_store.records import ConsentState
 from templates_store.template import Modality, Purpose, SubjectId, TemplateFormat, TemplateId
 
+_FORGET = (
+    (
+        "SELECT DISTINCT subject_id FROM receipt WHERE closed_us < ?",
+        "DELETE FROM receipt WHERE closed_us < ?",
+    ),
+    (
+        "SELECT DISTINCT subject_id FROM placement WHERE state = 'gone' AND ended_us < ?",
+        "DELETE FROM placement WHERE state = 'gone' AND ended_us < ?",
+    ),
+    (
+        "SELECT subject_id FROM consent WHERE ended_us < ? AND consent_id NOT IN (SELECT consent_id FROM template)",
+        "DELETE FROM consent WHERE ended_us < ? AND consent_id NOT IN (SELECT consent_id FROM template)",
+    ),
+)
+_NOTHING_LEFT = (
+    "SELECT subject_id FROM subject s WHERE NOT EXISTS (SELECT 1 FROM consent WHERE subject_id = s.subject_id)"
+    " AND NOT EXISTS (SELECT 1 FROM receipt WHERE subject_id = s.subject_id)"
+    " AND NOT EXISTS (SELECT 1 FROM placement WHERE subject_id = s.subject_id)"
+    " AND NOT EXISTS (SELECT 1 FROM dek WHERE subject_id = s.subject_id)"
+)
+
 
 def erase(
     transaction: Transaction,
@@ -61,6 +82,21 @@ def erase(
         gone=[receipts.DATABASE],
         pending=[receipts.WAL, receipts.BACKUPS, *map(receipts.device, serials), *elsewhere],
     )
+
+
+def forget(transaction: Transaction, before_us: int) -> int:
+    """Delete evidence that ended before a moment: consents, closed receipts, copies that are gone. How many rows.
+
+    Subjects of whom nothing is left go too.
+    """
+    sql, count = transaction.sql, 0
+    for find, delete in _FORGET:
+        for (subject_id,) in sql.execute(find, (before_us,)).fetchall():
+            transaction.touch(subject_id)
+        count += sql.execute(delete, (before_us,)).rowcount
+    for (subject_id,) in sql.execute(_NOTHING_LEFT).fetchall():
+        transaction.forget(subject_id)
+    return count
 
 
 def _seal_anew(transaction: Transaction, subject_id: SubjectId) -> None:

@@ -48,3 +48,7 @@ class RolledBack(StoreError):
 
 class SchemaTooNew(StoreError):
     """The database was written by a newer version of this program."""
+
+
+class StoreFull(StoreError):
+    """The disk has no room; nothing of this transaction was kept."""

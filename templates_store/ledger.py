@@ -20,7 +20,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from templates_store.anchor import Anchor, Mark
 from templates_store.envelope import KEY_LEN, kek_id_of, keyed_digest
-from templates_store.errors import BadTemplate, ConsentMissing, KeyUnavailable, RolledBack, SealBroken, Sealed
+from templates_store.errors import (
+    BadTemplate,
+    ConsentMissing,
+    KeyUnavailable,
+    RolledBack,
+    SealBroken,
+    Sealed,
+    StoreFull,
+)
 from templates_store.keys.provider import KeyProvider, require_kek
 from templates_store.sqlite import Clock, Database, to_us
 from templates_store.vault import Vault, new_kek
@@ -63,6 +71,7 @@ class Transaction:
     vault: Vault
     now: datetime
     touched: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)
 
     @property
     def now_us(self) -> int:
@@ -71,6 +80,10 @@ class Transaction:
     def touch(self, subject_id: str) -> None:
         """This subject's rows change in this transaction."""
         self.touched.add(subject_id)
+
+    def forget(self, subject_id: str) -> None:
+        """No row names this subject any more: its own goes with this transaction."""
+        self.forgotten.add(subject_id)
 
     def ensure_subject(self, subject_id: str) -> None:
         self.sql.execute("INSERT OR IGNORE INTO subject VALUES (?, zeroblob(32))", (subject_id,))
@@ -127,6 +140,10 @@ class Ledger:
                     mark = self._new_head(transaction)
             except sqlite3.IntegrityError as exc:
                 raise _translated(exc) from exc
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                    raise StoreFull(f"no room for {self.database.path.name}") from exc
+                raise
             self._anchor.write(mark.signed(vault.signer))
 
     def _new_head(self, transaction: Transaction) -> Mark:
@@ -140,6 +157,10 @@ class Ledger:
             digest = subject_digest(sql, vault.digest_key, subject_id)
             total += int.from_bytes(digest, "big") - int.from_bytes(found[0], "big")
             sql.execute("UPDATE subject SET digest = ? WHERE subject_id = ?", (digest, subject_id))
+        for subject_id in sorted(transaction.forgotten):
+            for (digest,) in sql.execute("SELECT digest FROM subject WHERE subject_id = ?", (subject_id,)).fetchall():
+                total -= int.from_bytes(digest, "big")
+                sql.execute("DELETE FROM subject WHERE subject_id = ?", (subject_id,))
         sql.execute(
             "UPDATE head SET version = ?, total = ?, public_key = ?",
             (version + 1, (total % _MODULUS).to_bytes(32, "big"), vault.public_key),

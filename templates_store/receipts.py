@@ -64,6 +64,11 @@ def write(
     return receipt_id
 
 
+def waiting_for(sql: sqlite3.Connection, location: str) -> bool:
+    row = sql.execute("SELECT 1 FROM receipt_location WHERE location = ? AND outcome = 'pending' LIMIT 1", (location,))
+    return row.fetchone() is not None
+
+
 def settle(transaction: Transaction, location: str, *, receipt_id: str | None = None) -> list[str]:
     """A location is clean now: of one receipt, or of every one that waits for it. Which receipts changed."""
     rows = transaction.sql.execute(

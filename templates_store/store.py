@@ -33,7 +33,7 @@ from templates_store.records import (
     Statistics,
     StoredConsent,
 )
-from templates_store.sqlite import SCHEMA, Clock, Connect, Database, connect
+from templates_store.sqlite import SCHEMA, Clock, Connect, Database, connect, to_us
 from templates_store.template import Consent, Modality, Purpose, SubjectId, Template, TemplateFormat, TemplateId
 from templates_store.validation import MAX_TEMPLATES, check
 
@@ -45,6 +45,7 @@ class TemplateStore:
         self.database = database
         self.ledger = ledger
         self.seal_reason = "no key was given yet"
+        self.unfinished = ""  # why a rotation could not be finished, for health; tried again at the next unsealing
 
     @classmethod
     def open(
@@ -102,8 +103,11 @@ class TemplateStore:
     def unseal(self, keys: KeyProvider) -> None:
         """Verify that nothing was put back, finish an interrupted rotation. Raises KeyUnavailable, RolledBack."""
         self.ledger.unseal(keys)
-        self.seal_reason = ""
-        rotation.settle(self.ledger)
+        self.seal_reason = self.unfinished = ""
+        try:
+            rotation.settle(self.ledger)
+        except KeyUnavailable as exc:
+            self.unfinished = str(exc)
 
     def rotate(self) -> str:
         """New KEK, rewrap, old KEK destroyed; the new id. Readers and writers go on."""
@@ -348,12 +352,43 @@ class TemplateStore:
         self.finish_erasures()
         return self.receipt(receipt_id)
 
+    def erase_all(self, *, reason: str, actor: str, elsewhere: Collection[str] = ()) -> list[Receipt]:
+        """Everybody, in one transaction, then a rotation: nothing and no earlier copy opens any more."""
+        with self.ledger.write() as transaction:
+            subject_ids = [SubjectId(each) for (each,) in transaction.sql.execute("SELECT subject_id FROM dek")]
+            receipt_ids = [
+                erasure.erase(
+                    transaction,
+                    subject_id,
+                    modality=None,
+                    purpose=None,
+                    state=ConsentState.ENDED,
+                    reason=reason,
+                    actor=actor,
+                    elsewhere=elsewhere,
+                )
+                for subject_id in subject_ids
+            ]
+        self.finish_erasures()
+        self.rotate()
+        return [self.receipt(each) for each in receipt_ids]
+
+    def forget(self, before: datetime) -> int:
+        """Delete evidence of what ended before a moment (retention of receipts and consents); how many rows."""
+        with self.ledger.write() as transaction:
+            count = erasure.forget(transaction, to_us(before))
+        self.finish_erasures()
+        return count
+
     def finish_erasures(self) -> bool:
         """Cut the WAL and say so in the receipts that wait for it; False while a reader still holds it."""
         if not self.database.checkpoint():
             return False
-        with self.ledger.write() as transaction:
-            receipts.settle(transaction, receipts.WAL)
+        with self.database.read() as sql:
+            waiting = receipts.waiting_for(sql, receipts.WAL)
+        if waiting:
+            with self.ledger.write() as transaction:
+                receipts.settle(transaction, receipts.WAL)
         return True
 
     def confirm_erased(self, receipt_id: str, location: str) -> Receipt:

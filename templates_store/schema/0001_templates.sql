@@ -64,6 +64,7 @@ CREATE TABLE consent (
     UNIQUE (consent_id, subject_id, modality, purpose)
 ) STRICT;
 CREATE UNIQUE INDEX consent_live ON consent (subject_id, modality, purpose) WHERE state IN ('valid', 'stale');
+CREATE INDEX consent_subject ON consent (subject_id);
 CREATE INDEX consent_due ON consent (expires_us) WHERE state IN ('valid', 'stale');
 
 CREATE TRIGGER consent_begins_valid BEFORE INSERT ON consent

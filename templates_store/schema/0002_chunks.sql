@@ -17,7 +17,7 @@ CREATE INDEX chunk_kek ON chunk (kek_id);
 
 ALTER TABLE template ADD COLUMN chunk_id INTEGER REFERENCES chunk (chunk_id) DEFERRABLE INITIALLY DEFERRED;
 CREATE INDEX template_chunk ON template (chunk_id);
-CREATE INDEX template_journal ON template (modality, purpose, pipeline) WHERE chunk_id IS NULL;
+CREATE INDEX template_journal ON template (modality, purpose, pipeline, chunk_id, dimension);
 
 DROP VIEW usable;
 CREATE VIEW usable AS

@@ -210,3 +210,37 @@ def test_erasing_goes_on_while_the_switch_is_off(store: TemplateStore) -> None:
     store.erase(ANNA, reason="x", actor="y")
     assert store.statistics().templates == {}
     assert template("anna").template_id not in gallery(store)
+
+
+def test_everybody_can_be_erased_at_once(site: Site, store: TemplateStore) -> None:
+    for i in range(5):
+        enrol(store, f"s{i}")
+    store.pack(minimum=1)
+    receipts = store.erase_all(reason="decommissioned", actor="admin")
+    assert len(receipts) == 5
+    assert all(each.closed and each.verify(store.public_key) for each in receipts)
+    assert gallery(store) == {}
+    assert store.statistics().subjects == 0
+    assert store.check_integrity().ok
+
+
+def test_evidence_is_forgotten_when_its_time_is_over_and_not_before(site: Site, store: TemplateStore) -> None:
+    enrol(store, "ben")
+    enrol(store, "anna")
+    placed = store.add_placement(ANNA, Modality.FACE, Purpose.ATTENDANCE, device_serial="ZK1")
+    receipt = store.withdraw(ANNA, reason="x", actor="y")
+    store.close_placement(placed)
+    site.clock.pass_by(days=1)
+    assert store.forget(site.clock.now) == 2  # consent and copy; the receipt still waits for backups
+    store.rotate()
+    ended = site.clock.now
+    assert store.forget(ended) == 0
+    site.clock.pass_by(microseconds=1)
+    assert store.forget(site.clock.now) == 1
+    assert hits(receipt.receipt_id.encode(), site.folder) == []
+    assert store.database.writer.execute("SELECT subject_id FROM subject").fetchall() == [("ben",)]
+    assert store.check_integrity().ok
+    assert len(gallery(store)) == 1
+    store.close()
+    with site.open() as again:
+        assert not again.sealed

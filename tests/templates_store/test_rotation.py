@@ -143,8 +143,12 @@ def test_a_vault_that_refuses_leaves_a_store_that_works_and_catches_up(site: Sit
             store.rotate()
         assert not store.receipt(receipt.receipt_id).closed
         assert store.check_integrity().ok
+    with site.open(keys=vault) as store:
+        assert not store.sealed
+        assert bool(store.unfinished) == (refuses == "destroy")
     vault.refuses = ""
     with site.open(keys=vault) as store:
+        assert store.unfinished == ""
         store.rotate()
         assert store.receipt(receipt.receipt_id).closed
         assert len(vault.keys()) == 1

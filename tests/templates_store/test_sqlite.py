@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from templates_store.errors import SchemaTooNew
+from templates_store.errors import SchemaTooNew, StoreFull
 from templates_store.keys.keyring import Keyring
 from templates_store.sqlite import SCHEMA, Database, from_us, statements, to_us
 from templates_store.store import TemplateStore
 from templates_store.template import Purpose, SubjectId
-from tests.templates_store.site import START, Clock, Site, gallery, template
+from tests.templates_store.site import START, Clock, Site, consent, enrol, gallery, switch_on, template
 
 DATABASES = Path(__file__).with_name("databases")
 OLD = sorted(path.stem for path in DATABASES.glob("*.sql"))
@@ -121,3 +121,19 @@ def test_the_file_is_private_and_writes_are_durable_and_erasing(tmp_path: Path) 
 def test_moments_survive_to_the_microsecond() -> None:
     moment = START.replace(microsecond=123457)
     assert from_us(to_us(moment)) == moment
+
+
+def test_a_full_disk_is_a_clear_error_and_nothing_is_written(site: Site) -> None:
+    with site.open() as store:
+        switch_on(store)
+        given = enrol(store, "anna")
+        store.database.writer.set_authorizer(None)
+        (pages,) = store.database.writer.execute("PRAGMA page_count").fetchone()
+        store.database.writer.execute(f"PRAGMA max_page_count={pages}")
+        many = [(consent(f"s{i}"), [template(f"s{i}")]) for i in range(400)]
+        with pytest.raises(StoreFull, match="no room"):
+            store.enrol_many(many)
+        store.database.writer.execute("PRAGMA max_page_count=1000000")
+        assert store.templates_of(SubjectId("anna"), purpose=Purpose.ATTENDANCE) == given
+        assert store.check_integrity().ok
+        enrol(store, "ben")
