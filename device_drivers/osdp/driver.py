@@ -157,6 +157,8 @@ class OsdpBus:
                 link = await StreamLink.open_serial(address, baud=int(self.config.options.get("baud", BAUD)))
             else:
                 link = await StreamLink.connect(*split_address(address, PORT))
+            for reader in self._readers:
+                reader.line_opened(self._clock())
             self._line = asyncio.create_task(self._drive(link))
 
     async def _drive(self, link: StreamLink) -> None:

@@ -90,6 +90,11 @@ class ReaderState:
             config, Handshake(key), Keypad(), Contacts(config.inputs), now, now, now + RESTART_S[0], tokens_at=now
         )
 
+    def line_opened(self, now: float) -> None:
+        """Silence counts from here."""
+        self.last_heard = self.last_secure = self.tokens_at = now
+        self.next_restart = now + RESTART_S[0]
+
     def observe(self, frame: Frame, now: float) -> list[tuple[DoorEventKind, str]]:
         """A frame to or from this PD passed on the line."""
         if frame.reply:

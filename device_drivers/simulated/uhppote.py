@@ -81,6 +81,7 @@ class SimulatedUhppote:
         self.listener: tuple[str, int] | None = None
         self.special_events = False
         self.host_control = False
+        self.keypads: set[int] = set()  # entry readers that ask for the card's PIN
         self.fire = False
         self.drift = timedelta()
         self.opened: list[int] = []  # doors whose relay was released, oldest first
@@ -101,8 +102,8 @@ class SimulatedUhppote:
             0x58: lambda _: struct.pack("<I", len(self.cards)), 0x5A: self._get_card, 0x5C: self._card_at,
             0x80: self._set_door, 0x82: self._get_door, 0x88: self._set_profile, 0x8A: self._clear_profiles,
             0x8E: self._special, 0x90: self._set_listener, 0x94: lambda _: self._controller(),
-            0x98: self._get_profile, 0xA0: self._pc_control, 0xB0: self._get_event, 0xB2: self._set_index,
-            0xB4: lambda _: struct.pack("<I", self.event_index),
+            0x98: self._get_profile, 0xA0: self._pc_control, 0xA4: self._keypads, 0xB0: self._get_event,
+            0xB2: self._set_index, 0xB4: lambda _: struct.pack("<I", self.event_index),
         }  # fmt: skip
 
     # -- on the network
@@ -254,7 +255,7 @@ class SimulatedUhppote:
             return 15
         if permission > 1 and not self._within(permission, now):
             return 15
-        return 7 if card.pin and card.pin != pin else 1
+        return 7 if door in self.keypads and card.pin and card.pin != pin else 1
 
     def _within(self, number: int, now: datetime) -> bool:
         seen: set[int] = set()
@@ -424,6 +425,10 @@ class SimulatedUhppote:
 
     def _pc_control(self, request: bytes) -> bytes:
         self.host_control = bool(request[12])
+        return b"\x01"
+
+    def _keypads(self, request: bytes) -> bytes:
+        self.keypads = {reader for reader in range(1, 5) if request[7 + reader]}
         return b"\x01"
 
 

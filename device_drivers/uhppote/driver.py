@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, time
 from ipaddress import IPv4Address
 from typing import Any
@@ -279,6 +279,16 @@ class UhppoteController:
         _, seconds = await self._door_control(door)
         await self._set_door(door, messages.MODE_CODES[mode], seconds)
         return CommandResult(CommandState.DONE)
+
+    async def set_door_delay(self, door: int, *, seconds: float) -> None:
+        """How long a release lasts, whoever it is given to; 1 to 255 s."""
+        self._require_door(await self._known(), door)
+        await self._set_delay(door, seconds)
+
+    async def activate_keypads(self, readers: Collection[int]) -> None:
+        """The readers (1 to 4) whose keypad asks for the card's PIN; all others do not."""
+        request = encode.activate_keypads_request(await self._known(), *(reader in readers for reader in range(1, 5)))
+        await self._link.order(request, decode.activate_keypads_response, done="ok", what="keypads")
 
     async def _set_delay(self, door: int, seconds: float) -> None:
         mode, current = await self._door_control(door)

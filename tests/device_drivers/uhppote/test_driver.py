@@ -276,6 +276,17 @@ async def test_door_modes_are_set_and_a_locked_door_refuses() -> None:
         assert device.opened == []
 
 
+async def test_delays_are_set_for_good_and_keypads_ask_for_the_pin() -> None:
+    async with site() as (device, driver):
+        await driver.set_door_delay(3, seconds=400)
+        assert (device.doors[3].seconds, device.opened) == (255, [])
+        await driver.upsert_users([replace(ANNA, pin="7531")])
+        assert device.swipe(10058400, 1).granted
+        await driver.activate_keypads({1, 4})
+        assert device.keypads == {1, 4}
+        assert [device.swipe(10058400, 1, pin=pin).reason for pin in (0, 1234, 7531)] == [7, 7, 1]
+
+
 async def test_an_open_without_an_answer_is_unknown_and_sent_once() -> None:
     async with site() as (device, driver):
         await driver.open_door(1, seconds=5)
