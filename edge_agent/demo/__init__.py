@@ -65,7 +65,7 @@ async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool
         finally:
             for task in acting:
                 task.cancel()
-            await asyncio.gather(*acting, return_exceptions=True)
+            ended = await asyncio.gather(*acting, return_exceptions=True)
             lost = await _settle(figures, working) if not working.done() else None
             for task in calling:
                 task.cancel()
@@ -74,6 +74,9 @@ async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool
             with contextlib.suppress(asyncio.CancelledError):
                 await working
             await agent.close()
+    for fault in ended:
+        if isinstance(fault, Exception):  # the simulated life broke, not the agent: say so
+            raise fault
     return _verdict(figures, lost)
 
 

@@ -65,6 +65,7 @@ class DemoSite:
     collector_port: int = 0
     swiped: int = 0
     news: deque[str] = field(default_factory=lambda: deque(maxlen=6))
+    _recent: deque[str] = field(default_factory=lambda: deque(maxlen=len(PEOPLE) - 2))
     random: random.Random = field(default_factory=lambda: random.Random(7))
 
     @contextlib.asynccontextmanager
@@ -149,7 +150,7 @@ class DemoSite:
         """A lively shift change; one punch in forty is of somebody nobody entered."""
         while True:
             await asyncio.sleep(self.random.expovariate(PUNCHES_PER_S))
-            number = str(self.random.choice(PEOPLE).number if self.random.random() > 0.025 else 9000)
+            number = self._next_person()
             place, state = self.random.randrange(len(self.terminals) + 2), self.random.choice((0, 0, 1))
             if place < len(self.terminals):
                 terminal = list(self.terminals.values())[place]
@@ -160,6 +161,13 @@ class DemoSite:
             else:
                 self.isapi.swipe(number, minor=self.random.choice(ISAPI_MINOR))
                 self.swiped += 1
+
+    def _next_person(self) -> str:
+        """Nobody punches twice within a second or two: people do not, and ADMS could not tell it from a resend."""
+        known = [str(person.number) for person in PEOPLE if str(person.number) not in self._recent]
+        number = self.random.choice(known) if self.random.random() > 0.025 else str(9000 + self.random.randrange(50))
+        self._recent.append(number)
+        return number
 
     async def things_break(self) -> None:
         """One fault at a time, with a word about it."""
