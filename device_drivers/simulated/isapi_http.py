@@ -78,7 +78,8 @@ class DigestServer:
         self._tasks.add(task)
         self._writers.add(writer)
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+            # A cancelled handler is how `stop` breaks connections: asyncio's stream server wants it to end quietly.
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError, asyncio.CancelledError):
                 while (request := await self._read(reader)) is not None:
                     if not await self._reply(writer, request):
                         break
