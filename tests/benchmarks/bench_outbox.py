@@ -134,8 +134,11 @@ async def drain(folder: Path, *, events: int, rate: float, limit_s: float) -> bo
     tasks = [asyncio.create_task(delivery.run()), asyncio.create_task(punch())]
     try:
         async with asyncio.timeout(60):
-            while not sink.delivered:  # noqa: ASYNC110 - the upstream is another process
-                await asyncio.sleep(0.05)
+            while not sink.delivered:  # the upstream is another process
+                await asyncio.wait(tasks, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    if task.done():
+                        task.result()
         begin, at_begin = time.monotonic(), sink.delivered
         while time.monotonic() - begin < limit_s and (await outbox.ledger("hq")).pending > 2000:  # noqa: ASYNC110
             await asyncio.sleep(0.2)

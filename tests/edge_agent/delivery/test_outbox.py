@@ -340,5 +340,5 @@ class Books(RuleBasedStateMachine):
                 assert getattr(books, name) == list(states.values()).count(name), name
 
 
-Books.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+Books.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestBooks = Books.TestCase
