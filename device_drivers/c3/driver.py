@@ -140,9 +140,19 @@ class C3Panel:
             raise Unsupported(f"{self.config.name}: no table {name} on this panel")
         return table
 
-    async def rows(self, name: str) -> list[dict[str, Value]]:
+    async def rows(self, name: str, *, column: str = "") -> list[dict[str, Value]]:
+        """All rows, or one column of them. Raises Unsupported for a table or an answer this panel cannot give."""
         table = await self._table(name)
-        return table.decode(await self._ask(frame.GET_DATA, table.request(table.columns)))
+        columns = [found] if column and (found := table.column(column)) else table.columns
+        return table.decode(await self._ask(frame.GET_DATA, table.request(columns)))
+
+    async def _stored(self) -> set[str] | None:
+        """Numbers of the people in the panel; None if it has more than it can say in one message."""
+        try:
+            return {str(row.get("Pin", "")) for row in await self.rows("user", column="Pin")}
+        except Unsupported:
+            self.counters["not_read_back"] += 1
+            return None
 
     # -- the driver ----------------------------------------------------------------------------------------------------
 
@@ -305,9 +315,14 @@ class C3Panel:
         with_doors = {u.user_id: messages.access_row(u) for u in users if u.doors and not reasons.get(u.user_id)}
         if with_doors:
             reasons |= {k: v for k, v in (await self._write(frame.SET_DATA, "userauthorize", with_doors)).items() if v}
-        stored = {user.user_id for user in await self.users()}
+        stored = await self._stored()
         return [
-            _result(user.user_id, reasons.get(user.user_id, ""), "the panel did not keep it", user.user_id in stored)
+            _result(
+                user.user_id,
+                reasons.get(user.user_id, ""),
+                "the panel did not keep it",
+                stored is None or user.user_id in stored,
+            )
             for user in users
         ]
 
@@ -318,7 +333,7 @@ class C3Panel:
             if name in have:
                 rows: dict[str, Mapping[str, Value]] = {user_id: {"Pin": user_id} for user_id in user_ids}
                 reasons |= {k: v for k, v in (await self._write(frame.DELETE_DATA, name, rows)).items() if v}
-        stored = {user.user_id for user in await self.users()}
+        stored = await self._stored() or set()
         return [
             _result(user_id, reasons.get(user_id, ""), "the panel still has it", user_id not in stored)
             for user_id in user_ids

@@ -15,6 +15,7 @@ from device_drivers.errors import FrameError
 START, END = 0xAA, 0x55
 HEADER_LEN = 5
 TRAILER_LEN = 3
+MAX_DATA = 0xFFFF - 4  # beside a session's four bytes
 CRC_POLYNOMIAL = 0xA001  # CRC-16/ARC, reflected, initial value 0
 
 CONNECT_PLAIN = 0x01

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from device_drivers.c3 import frame
+from device_drivers.c3.session import LARGE_ANSWER
 from device_drivers.zk_access import decode_seconds, encode_seconds
 
 Row = dict[str, int | str]
@@ -32,6 +33,7 @@ class SimulatedC3:
     doors: int = 2
     max_users: int = 1000
     lacks: tuple[str, ...] = ()  # tables this panel does not have
+    deaf: bool = False  # says OK to every row and keeps none, as panels do with a key they do not understand
     rows: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in SCHEMA})
     opened: list[tuple[int, int]] = field(default_factory=list)
     restarts: int = 0
@@ -138,7 +140,9 @@ class SimulatedC3:
             return None
         head, asked = (data[:4], data[4:]) if session is not None else (b"", data)
         code, answer = self._answer(command, asked)
-        if code:
+        if command == frame.GET_DATA and len(answer) > frame.MAX_DATA:
+            self._send(writer, LARGE_ANSWER, bytes.fromhex("005d8900005d89000075209643f4130000"))  # as captured
+        elif code:
             self._send(writer, frame.REPLY_ERROR, head + bytes([256 + code]))
         else:
             self._send(writer, frame.REPLY_OK, head + answer)
@@ -250,6 +254,8 @@ class SimulatedC3:
 
     def _apply(self, command: int, name: str, row: Row) -> int:
         table = self.rows[name]
+        if self.deaf:
+            return 0
         if command == frame.DELETE_DATA:
             self.rows[name] = [kept for kept in table if any(kept.get(key) != value for key, value in row.items())]
             return 0

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from device_drivers.adms.driver import AdmsTerminal
+from device_drivers.adms.queue import SETTLED, QueuedCommand
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import CommandState, DeviceTemplate, DeviceUser, Feature, Terminal
 from device_drivers.errors import LinkError, LinkTimeout, Unsupported
@@ -240,6 +241,44 @@ async def test_only_one_driver_receives_from_a_terminal() -> None:
     async with running(server.terminal(config()), Recorder()):
         with pytest.raises(LinkError, match="another driver"):
             await server.terminal(config()).run(Recorder())
+
+
+class Kept:
+    """A journal that outlives the server."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.commands: dict[int, QueuedCommand] = {}
+        self.saved = asyncio.Event()
+
+    async def next_id(self) -> int:
+        self.number += 1
+        return self.number
+
+    async def save(self, serial: str, command: QueuedCommand) -> None:
+        self.commands[command.command_id] = command
+        self.saved.set()
+
+    async def unfinished(self, serial: str) -> list[QueuedCommand]:
+        return [command for command in self.commands.values() if command.state not in SETTLED]
+
+
+async def test_commands_outlive_the_server_with_a_journal() -> None:
+    journal = Kept()
+    before = AdmsServer(journal=journal).terminal(config())
+    async with running(before, Recorder()):
+        waiting = asyncio.create_task(before.upsert_users([DeviceUser("7", name="Ann")]))
+        await asyncio.wait_for(journal.saved.wait(), 5)
+        waiting.cancel()
+    server = AdmsServer(journal=journal)
+    async with on_a_socket(server) as url, running(server.terminal(config()), Recorder()):
+        device = SimulatedAdms(url, "A1", poll_s=0.01)
+        task = asyncio.create_task(device.run())
+        await server.terminal(config()).reboot()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert device.users["7"]["Name"] == "Ann"
+    assert [command.state for command in journal.commands.values()] == [CommandState.DONE, CommandState.DONE]
 
 
 async def test_commands_outlive_a_driver() -> None:

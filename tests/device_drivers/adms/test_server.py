@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from email.utils import parsedate_to_datetime
 
 import pytest
@@ -12,7 +12,7 @@ from device_drivers.adms.link import Hooks
 from device_drivers.adms.messages import PushedPhoto
 from device_drivers.adms.server import AdmsServer
 from device_drivers.catalog import make
-from device_drivers.devices import DeviceConfig
+from device_drivers.devices import DeviceConfig, DeviceTemplate, DeviceUser
 from device_drivers.errors import LinkTimeout
 from device_drivers.events import DoorEvent, Punch
 from tests.device_drivers.adms.site import Recorder, client, config, running
@@ -197,6 +197,23 @@ async def test_templates_pushed_unasked_are_dropped_without_a_hook() -> None:
     async with running(terminal, Recorder()), client(server) as http:
         await http.post("/iclock/cdata?SN=A1&table=BIODATA&Stamp=9999", content=line)
     assert terminal.counters["templates_dropped"] == 1
+
+
+async def test_hooks_get_what_is_enrolled_at_the_terminal() -> None:
+    seen: list[object] = []
+
+    async def keep(serial: str, items: Sequence[object]) -> None:
+        seen.extend([serial, *items])
+
+    server = AdmsServer(hooks=Hooks(template=keep, user=keep))
+    terminal = server.terminal(config())
+    body = b"USER PIN=7\tName=Ann\tPri=0\nFP PIN=7\tFID=6\tValid=1\tTMP=QUJD\n"
+    async with running(terminal, Recorder()), client(server) as http:
+        await http.post("/iclock/cdata?SN=A1&table=OPERLOG&Stamp=9999", content=body)
+    assert seen == [
+        "A1", DeviceUser("7", name="Ann"), "A1", DeviceTemplate("7", "fingerprint", 6, "zk-finger-10", b"ABC"),
+    ]  # fmt: skip
+    assert "templates_dropped" not in terminal.counters
 
 
 async def test_mixed_operlog_lines_all_find_their_place() -> None:

@@ -141,6 +141,27 @@ async def test_one_who_does_not_fit_does_not_stop_the_others() -> None:
         assert "number" in results[2].reason
 
 
+async def test_an_ok_that_changed_nothing_is_no_success() -> None:
+    panel = SimulatedC3()
+    async with panel.running(), driver(panel) as made:
+        assert (await made.upsert_users([DeviceUser("1")]))[0].ok
+        panel.deaf = True
+        [kept] = await made.upsert_users([DeviceUser("2")])
+        [deleted] = await made.delete_users(["1"])
+    assert (kept.ok, kept.reason) == (False, "the panel did not keep it")
+    assert (deleted.ok, deleted.reason) == (False, "the panel still has it")
+
+
+async def test_more_people_than_one_message_holds_are_written_but_not_listed() -> None:
+    panel = SimulatedC3(max_users=10_000)
+    panel.rows["user"] = [{"UID": n, "Pin": n, "CardNo": n, "Name": f"Person {n}"} for n in range(1, 4001)]
+    async with panel.running(), driver(panel) as made:
+        with pytest.raises(Unsupported):
+            await made.users()
+        assert (await made.upsert_users([DeviceUser("9000")]))[0].ok
+        assert "not_read_back" not in made.counters  # one column of them still fits
+
+
 async def test_doors_clock_and_restart() -> None:
     panel = SimulatedC3()
     async with panel.running(), driver(panel) as made:
