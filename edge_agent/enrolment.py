@@ -35,7 +35,7 @@ from edge_agent.matching.fingerprint import FingerSample
 from edge_agent.matching.images import decode_image
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.policy.consent import Act, Terms, require
-from edge_agent.sensing import DEFAULT_DPI, FINGER_TIMEOUT_S, overwrite
+from edge_agent.sensing import DEFAULT_DPI, FINGER_TIMEOUT_S, overwrite, own_pixels
 from templates_store.errors import Sealed
 from templates_store.store import TemplateStore
 from templates_store.template import (
@@ -255,7 +255,7 @@ class Enrolment:
     ) -> None:
         async with camera.frames() as frames:
             async for frame in frames:
-                step = await self.offer_frame(found.enrolment_id, frame.pixels)
+                step = await self.offer_frame(found.enrolment_id, own_pixels(camera, frame))
                 if progress is not None:
                     await progress(step)
                 if step.ready:

@@ -169,7 +169,7 @@ class Sensing:
         async with self._open(device, Modality.FACE, whom.purpose, started_by), camera.frames() as frames:
             try:
                 async with asyncio.timeout(max(0.0, ends_at - self._monotonic())):
-                    return await self._watch(frames, whom, liveness, hint)
+                    return await self._watch(camera, frames, whom, liveness, hint)
             except TimeoutError:
                 begun = liveness is not None and liveness.first is not None and not liveness.passed
                 return NoMatch(
@@ -177,19 +177,25 @@ class Sensing:
                 )
 
     async def _watch(
-        self, frames: AsyncIterator[VideoFrame], whom: Subject, liveness: Liveness | None, hint: Hint
+        self,
+        camera: Camera,
+        frames: AsyncIterator[VideoFrame],
+        whom: Subject,
+        liveness: Liveness | None,
+        hint: Hint,
     ) -> Outcome:
         missed, fault = 0, SampleFault.NO_FACE
         async for frame in frames:
+            pixels = own_pixels(camera, frame)
             try:
                 if liveness is not None and not liveness.passed:
-                    await self._challenge(frame, whom, liveness, hint)
+                    await self._challenge(pixels, whom, liveness, hint)
                     if liveness.failed:
                         return NoMatch(NoMatchReason.SAMPLE, fault=SampleFault.CHALLENGE_FAILED)
                     continue
-                sample = await asyncio.to_thread(self.identification.face_sample, frame.pixels)
+                sample = await asyncio.to_thread(self.identification.face_sample, pixels)
             finally:
-                overwrite(frame.pixels)
+                overwrite(pixels)
             if isinstance(sample, Refused):
                 if sample.fault is not fault:
                     fault = sample.fault
@@ -205,19 +211,19 @@ class Sensing:
                 return outcome
         return NoMatch(NoMatchReason.SAMPLE, fault=fault)
 
-    async def _challenge(self, frame: VideoFrame, whom: Subject, liveness: Liveness, hint: Hint) -> None:
+    async def _challenge(self, pixels: NDArray[np.uint8], whom: Subject, liveness: Liveness, hint: Hint) -> None:
         engine = self.identification.face
         if engine is None:
             return
         if liveness.first is None:
-            sample = await asyncio.to_thread(engine.sample, frame.pixels)
+            sample = await asyncio.to_thread(engine.sample, pixels)
             if isinstance(sample, FaceSample):
                 outcome = await self._decide(sample, whom)
                 liveness.first = outcome.subject_id if isinstance(outcome, Match) else None
             if self._monotonic() - liveness.started_at > liveness.challenge.timeout_s:
                 liveness.challenge.state = ChallengeState.FAILED
             return
-        faces = await asyncio.to_thread(engine.detect, frame.pixels)
+        faces = await asyncio.to_thread(engine.detect, pixels)
         before = liveness.challenge.turn
         liveness.challenge.observe([face.landmarks for face in faces], now=self._monotonic())
         turn = liveness.challenge.turn
@@ -243,14 +249,14 @@ class Sensing:
         async with self._open(device, Modality.FACE, purpose, "presence"), camera.frames() as frames:
             looked = self._monotonic() - WATCH_EVERY_S
             async for frame in frames:
-                if self._monotonic() - looked < WATCH_EVERY_S:
-                    overwrite(frame.pixels)
-                    continue
-                looked = self._monotonic()
+                pixels = own_pixels(camera, frame)
                 try:
-                    faces = await asyncio.to_thread(engine.detect, frame.pixels)
+                    if self._monotonic() - looked < WATCH_EVERY_S:
+                        continue
+                    looked = self._monotonic()
+                    faces = await asyncio.to_thread(engine.detect, pixels)
                 finally:
-                    overwrite(frame.pixels)
+                    overwrite(pixels)
                 close = any(face.eye_distance >= CLOSE_EYES for face in faces)
                 row = row + 1 if close is waiting_for else 0
                 if row >= SEEN:
@@ -283,6 +289,11 @@ class Sensing:
     async def _note(self, entry: AuditEntry) -> None:
         now = self._now()
         await self._database.write(lambda c: self._audit.append(c, entry, now=now))
+
+
+def own_pixels(camera: Camera, frame: VideoFrame) -> NDArray[np.uint8]:
+    """Pixels that may be overwritten: a copy while somebody else looks through the same camera."""
+    return frame.pixels if getattr(camera, "sessions", 1) <= 1 else frame.pixels.copy()
 
 
 def overwrite(pixels: NDArray[np.uint8]) -> None:
