@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 HEAD_TIMEOUT_S = 15.0
 KEEP_ALIVE_S = 90
+CLOSE_S = 5.0  # for requests under way when we stop
 MAX_HEAD = 16 * 1024
 MAX_CONNECTIONS = 2000
 MAX_CONNECTIONS_PER_SOURCE = 64
@@ -153,7 +154,9 @@ async def listen(
         for connection in list(state.connections):
             connection.shutdown()
         if state.tasks:
-            await asyncio.wait(state.tasks, timeout=5.0)
+            await asyncio.wait(state.tasks, timeout=CLOSE_S)
         for connection in list(state.connections):
             connection.transport.abort()
-        await server.wait_closed()
+        with contextlib.suppress(TimeoutError):  # from Python 3.12 this also waits for unfinished TLS handshakes
+            async with asyncio.timeout(CLOSE_S):
+                await server.wait_closed()
