@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.faults import kills, power_cuts
 from tests.faults.disks import Quota
-from tests.faults.full_disk import Outcome, fill_and_recover
+from tests.faults.full_disk import fill_and_recover
 from tests.faults.sqlite_shim import Connection
 
 
@@ -42,24 +43,27 @@ def cut(given: argparse.Namespace) -> bool:
 
 
 def filled(given: argparse.Namespace) -> bool:
-    """A disk of a fixed size (a quota VFS, in memory where there is such a folder) fills up again and again."""
-    in_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-    async def run(folder: Path) -> Outcome:
-        quota = Quota("quota", folder, given.disk_mb << 20)
+    """A small disk fills up again and again: a tmpfs where one may be mounted, else a quota VFS."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, size = Path(name), given.disk_mb << 20
+        options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", name]
+        mounted = not subprocess.run(["mount", *options], capture_output=True, check=False).returncode
+        quota = None if mounted else Quota("quota", folder, size)
         try:
-            return await fill_and_recover(
-                folder / "agent.db",
-                times=given.fills,
-                connect=functools.partial(Connection, vfs="quota"),  # type: ignore[arg-type]
-                free=quota.free,
+            outcome = asyncio.run(
+                fill_and_recover(
+                    folder / "agent.db",
+                    times=given.fills,
+                    connect=functools.partial(Connection, vfs="quota") if quota else None,  # type: ignore[arg-type]
+                    free=quota.free if quota else None,
+                )
             )
         finally:
-            quota.close()
-
-    with tempfile.TemporaryDirectory(dir=in_memory) as name:
-        outcome = asyncio.run(run(Path(name)))
-    print(f"full disk of {given.disk_mb} MB: {outcome}")
+            if quota:
+                quota.close()
+            else:
+                subprocess.run(["umount", "-l", name], check=False)
+    print(f"full disk, a {'tmpfs' if mounted else 'quota VFS'} of {given.disk_mb} MB: {outcome}")
     return not outcome.lost and not outcome.repeated and outcome.damage == "ok"
 
 
@@ -76,7 +80,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=2.0, help="give the kills up after this long")
     parser.add_argument("--seeds", type=int, default=3, help="fates of unsynced writes at each power cut")
     parser.add_argument("--fills", type=int, default=50, help="times the disk runs full")
-    parser.add_argument("--disk-mb", type=int, default=16)
+    parser.add_argument("--disk-mb", type=int, default=8)
     given = parser.parse_args()
     if unknown := set(given.forms) - FORMS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
