@@ -188,7 +188,8 @@ class OsdpBus:
         while True:
             # Whole frames only: one wrong check sum would make libosdp give the PD up for minutes.
             for frame in self._watch(self._rx, await link.receive(timeout_s=None)):
-                self._channel.arrived(frame.wire)
+                if frame.reply:  # some RS-485 adapters echo what we sent
+                    self._channel.arrived(frame.wire)
             self._wake.set()
 
     def _step(self) -> None:

@@ -16,7 +16,7 @@ from device_drivers.devices import Feedback
 from device_drivers.events import CardRead, DoorEventKind
 
 ENTER, ESCAPE = frozenset(b"\r#"), frozenset(b"\x7f*")
-MAX_DIGITS = 16
+MAX_DIGITS = 20  # a person's number, a star and a PIN
 PAUSE_S = 5.0  # an entry that goes no further ends here
 TICK_S = 0.1  # LED and output timers count tenths of a second
 MAX_TIMER = 0xFF  # libosdp 3.2.9 cuts an output timer to one byte: 30 s would become 4.4 s
@@ -89,7 +89,10 @@ def card_read(event: Mapping[str, Any], *, serial: str, reader: int, format_37: 
 
 @dataclass(slots=True)
 class Keypad:
-    """Digits of one reader until `#`, a pause or too many."""
+    """Keys of one reader until `#`, a pause or too many.
+
+    One `*` may stand between a person's number and a PIN; a second one, or one before any digit, clears.
+    """
 
     _digits: str = field(default="", repr=False)
     _last: float = 0.0
@@ -104,10 +107,10 @@ class Keypad:
                 if self._digits and not self._overlong:
                     entries.append(self._digits)
                 self._clear()
-            elif key in ESCAPE:
+            elif key in ESCAPE and ("*" in self._digits or not self._digits):
                 self._clear()
-            elif 0x30 <= key <= 0x39 and not self._overlong:
-                self._digits += chr(key)
+            elif (0x30 <= key <= 0x39 or key in ESCAPE) and not self._overlong:
+                self._digits += "*" if key in ESCAPE else chr(key)
                 if len(self._digits) > MAX_DIGITS:
                     self._overlong = refused = True
                     self._digits = ""
