@@ -51,7 +51,7 @@ from edge_agent.delivery.event import Event, append, utc_text
 from edge_agent.roster import Roster
 
 LIVE_REPEAT_S = 2.0
-LIVE_KEYS = 4096  # remembered per connection; far more than a device says in LIVE_REPEAT_S
+LIVE_KEYS = 64  # remembered per connection before those older than LIVE_REPEAT_S are dropped
 MAX_TEXT = 200  # of any word a device gives us
 HEALTH = re.compile(r"temperatur|fever|\bmasks?\b|emotion|heart|blood|体温|发热|口罩|情绪|心率|血", re.IGNORECASE)
 

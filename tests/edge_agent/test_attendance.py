@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_drivers.events import CardRead, DeviceEvent, DoorEvent, DoorEventKind, Origin, Punch, PunchState, VerifyMode
-from edge_agent.attendance import Attendance, Source, key_of, occurred_at
+from edge_agent.attendance import Attendance, Source, _Counts, key_of, occurred_at
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.outbox import Outbox, Stored
 from edge_agent.roster import Person, Roster
@@ -156,6 +156,15 @@ async def test_a_live_event_sent_again_later_is_the_same_punch(
         clock.advance(3.0)
         await record([punch()])
     assert len(await stored(database)) == 1
+
+
+def test_what_was_heard_live_is_forgotten_again(clock: Clock) -> None:
+    counts = _Counts()
+    for n in range(1000):
+        clock.advance(1.0)
+        assert counts.heard_live(str(n), clock.ticks) == 1
+        assert len(counts.live) <= 65
+    assert counts.heard_live("999", clock.ticks) == 2
 
 
 async def test_a_push_repeated_at_once_with_its_cursor_is_the_same(attendance: Attendance, database: Database) -> None:
