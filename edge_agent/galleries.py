@@ -80,9 +80,11 @@ class Galleries:
             gallery = self._gallery(key, chunk.vectors.shape[1])
             gallery.add_many(zip(chunk.subject_ids, chunk.template_ids, chunk.vectors, strict=True))
             return
-        rows = zip(chunk.subject_ids, chunk.template_ids, chunk.positions, chunk.payloads, strict=True)
-        for subject, template, position, payload in rows:
-            self._add_finger(key, subject, template, int(position), payload)
+        minutiae = [MinutiaeTemplate.decode(payload) for payload in chunk.payloads]
+        fingers = self._fingers.setdefault(key, _Fingers())
+        fingers.gallery.add_all(zip(chunk.subject_ids, chunk.template_ids, minutiae, strict=True))
+        for subject, position, template in zip(chunk.subject_ids, chunk.positions, minutiae, strict=True):
+            fingers.by_subject[subject] = (*fingers.by_subject.get(subject, ()), (int(position), template))
 
     def open_empty(self) -> None:
         """Nothing is stored yet: searches answer that the gallery is empty, not that it is sealed."""
