@@ -131,7 +131,7 @@ CREATE VIEW usable AS
     SELECT t.* FROM template t
     JOIN consent c ON c.consent_id = t.consent_id AND c.state = 'valid'
     JOIN switch s ON s.modality = t.modality AND s.purpose = t.purpose AND s.enabled = 1
-    WHERE c.expires_us > now_us();
+    WHERE c.expires_us > (SELECT now_us());  -- asked once a query, not once a row
 
 -- A copy on a device: in its memory, so that it matches by itself.
 CREATE TABLE placement (

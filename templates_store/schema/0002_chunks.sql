@@ -24,7 +24,7 @@ CREATE VIEW usable AS
     SELECT t.* FROM template t
     JOIN consent c ON c.consent_id = t.consent_id AND c.state = 'valid'
     JOIN switch s ON s.modality = t.modality AND s.purpose = t.purpose AND s.enabled = 1
-    WHERE c.expires_us > now_us();
+    WHERE c.expires_us > (SELECT now_us());  -- asked once a query, not once a row
 
 -- A chunk holds exactly the templates that name it, each of them consented: no back door for others.
 CREATE TRIGGER chunk_needs_its_templates BEFORE INSERT ON chunk
