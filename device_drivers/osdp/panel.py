@@ -76,7 +76,8 @@ class _Library(osdp.ControlPanel):  # type: ignore[misc] # the library has no ty
         super().__init__(infos, log_level=LogLevel.Emergency)
 
     def _internal_event_handler(self, pd: int, event: dict[str, Any]) -> int:
-        self.arrived.append((pd, event))
+        self.arrived.append((pd, dict(event)))
+        event.clear()  # version 3.2.9 never lets go of it: left full, each card would cost memory for good
         return 0
 
     def _internal_command_completion_handler(self, pd: int, command: dict[str, Any], status: int) -> None:
