@@ -24,8 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from templates_store.gallery.vectors_basis import Metric
+
 RATES = tuple(10.0 ** (-exponent / 4) for exponent in range(4, 33))  # 1e-1 .. 1e-8, four a decade
 LEAST_HITS = 10  # a rate is "measured" when at least this many impostor comparisons reached the score
+LEAST_COMPARISONS = 1000  # about forty people; fewer say nothing about rates below one in a hundred
 SITE_PROBES = 2000  # templates of the gallery compared with all others when recalibrating
 
 
@@ -92,25 +95,43 @@ def measured(pipeline: str, impostors: ArrayLike, *, comparisons: int, measured_
 
 
 def impostor_scores(
-    vectors: NDArray[np.float32], subjects: Sequence[str], *, seed: int = 0, keep: int = 1_000_000
+    vectors: NDArray[np.float32], subjects: Sequence[str], *, metric: Metric, seed: int = 0, keep: int = 1_000_000
 ) -> tuple[NDArray[np.float32], int]:
-    """Cosine scores between different subjects of a gallery: the highest `keep`, and how many were made.
+    """Scores between different subjects of a gallery: the highest `keep`, and how many were made.
 
-    `vectors` is (N, D), unit rows. At most SITE_PROBES rows, drawn at random, are compared with all.
+    `vectors` is (N, D). At most SITE_PROBES rows, drawn at random, are compared with all. Scores are rounded
+    as float32 rounds: a curve asks for no more.
     """
+    rows = vectors
+    if metric is Metric.COSINE:
+        rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    squares = np.square(rows).sum(axis=1)
     names = np.unique(np.asarray(subjects, object).astype(str), return_inverse=True)[1]
-    chosen = np.random.default_rng(seed).permutation(len(vectors))[:SITE_PROBES]
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:SITE_PROBES]
     kept = np.empty(0, np.float32)
     made = 0
     for start in range(0, len(chosen), 64):
-        rows = chosen[start : start + 64]
-        scores = vectors[rows] @ vectors.T
-        others = scores[names[rows][:, None] != names[None, :]]
+        probes = chosen[start : start + 64]
+        scores = rows[probes] @ rows.T
+        if metric is Metric.EUCLIDEAN:
+            scores = -np.sqrt(np.maximum(squares[probes][:, None] + squares[None, :] - 2 * scores, 0.0))
+        others = scores[names[probes][:, None] != names[None, :]]
         made += len(others)
-        kept = np.concatenate([kept, others])
+        kept = np.concatenate([kept, others.astype(np.float32)])
         if len(kept) > 2 * keep:
             kept = np.partition(kept, len(kept) - keep)[-keep:]
     return kept, made
+
+
+def calibrated_on_site(
+    shipped: Calibration, vectors: NDArray[np.float32], subjects: Sequence[str], *, metric: Metric
+) -> Calibration:
+    """The shipped curve sharpened by a gallery's own strangers. Raises CalibrationError if they are too few."""
+    scores, made = impostor_scores(vectors, subjects, metric=metric)
+    if made < LEAST_COMPARISONS:
+        raise CalibrationError(f"a gallery of {len(set(subjects))} people is too small to calibrate on")
+    where = f"the site's gallery, {len(set(subjects))} people, {made} comparisons"
+    return recalibrated(shipped, measured(shipped.pipeline, scores, comparisons=made, measured_on=where))
 
 
 def recalibrated(shipped: Calibration, site: Calibration) -> Calibration:

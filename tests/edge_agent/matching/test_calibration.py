@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edge_agent.matching.calibration import (
     Calibration,
     CalibrationError,
+    calibrated_on_site,
     impostor_scores,
     measured,
     read_table,
@@ -18,6 +20,7 @@ from edge_agent.matching.calibration import (
     shipped_table,
     write_table,
 )
+from templates_store.gallery.vectors_basis import Metric
 
 CURVE = Calibration("p/1", ((1e-1, 0.10), (1e-2, 0.20), (1e-3, 0.28), (1e-4, 0.34)), 10**6, "a test")
 
@@ -102,14 +105,33 @@ def test_pipelines_do_not_mix() -> None:
         recalibrated(CURVE, other)
 
 
-def test_strangers_of_a_gallery_are_compared_and_nobody_with_himself() -> None:
+@pytest.mark.parametrize("metric", list(Metric))
+def test_strangers_of_a_gallery_are_compared_and_nobody_with_himself(metric: Metric) -> None:
     rng = np.random.default_rng(2)
     people = rng.standard_normal((50, 16))
     rows = np.repeat(people, 2, axis=0)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    scores, made = impostor_scores(rows.astype(np.float32), [f"s{i // 2}" for i in range(100)])
+    scores, made = impostor_scores(rows.astype(np.float32), [f"s{i // 2}" for i in range(100)], metric=metric)
     assert made == len(scores) == 100 * 98
-    assert scores.max() < 0.999
+    assert scores.max() < (0.999 if metric is Metric.COSINE else -0.01)
+    assert scores.max() == pytest.approx(best_of_all(rows, metric), abs=1e-4)
+
+
+def best_of_all(rows: NDArray[np.float64], metric: Metric) -> float:
+    pairs = [(rows[i], rows[j]) for i in range(100) for j in range(100) if i // 2 != j // 2]
+    return max(float(a @ b) if metric is Metric.COSINE else -float(np.linalg.norm(a - b)) for a, b in pairs)
+
+
+def test_a_gallery_sharpens_the_shipped_curve() -> None:
+    rng = np.random.default_rng(3)
+    alike = rng.standard_normal(16) * 2 + rng.standard_normal((60, 16))  # sixty cousins
+    raised = calibrated_on_site(CURVE, alike.astype(np.float32), [str(i) for i in range(60)], metric=Metric.COSINE)
+    assert raised.threshold(1e-2) > CURVE.threshold(1e-2) + 0.3
+
+
+def test_a_handful_of_people_cannot_calibrate() -> None:
+    with pytest.raises(CalibrationError, match="too small"):
+        calibrated_on_site(CURVE, np.eye(5, dtype=np.float32), list("abcde"), metric=Metric.COSINE)
 
 
 def test_a_table_survives_being_written_and_read(tmp_path: Path) -> None:
