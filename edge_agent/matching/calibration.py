@@ -95,7 +95,12 @@ def measured(pipeline: str, impostors: ArrayLike, *, comparisons: int, measured_
 
 
 def impostor_scores(
-    vectors: NDArray[np.float32], subjects: Sequence[str], *, metric: Metric, seed: int = 0, keep: int = 1_000_000
+    vectors: NDArray[np.float32],
+    subjects: Sequence[str],
+    *,
+    metric: Metric = Metric.COSINE,
+    seed: int = 0,
+    keep: int = 1_000_000,
 ) -> tuple[NDArray[np.float32], int]:
     """Scores between different subjects of a gallery: the highest `keep`, and how many were made.
 
