@@ -102,7 +102,7 @@ class Sensing:
     # Leave
 
     def allowed(self, device: str, factor: Factor, purpose: Purpose, person: SubjectId | None) -> bool:
-        """May this sensor open? 1:1 asks for this person's consent, 1:N for at least one enrolled."""
+        """May this sensor open? 1:1 asks for this person's consent, 1:N for that of at least one person."""
         modality, galleries = BIOMETRIC[factor], self.identification.galleries
         if not self._sensor_on(device, modality) or not self.identification.supports(modality) or galleries.sealed:
             return False
@@ -111,7 +111,14 @@ class Sensing:
             return False
         if person is not None:
             return factor in self.consented(person, purpose, frozenset({factor}))
-        return terms_fault(modality, self._terms()) is None and galleries.count(modality, purpose) > 0
+        terms, now = self._terms(), self._now()
+        if terms_fault(modality, terms) is not None or not galleries.count(modality, purpose):
+            return False
+        # After a material change of the notice everybody's consent is stale: then nobody is looked at.
+        return any(
+            fault_of(given, terms, modality=modality, purpose=purpose, now=now) is None
+            for given in galleries.consents()
+        )
 
     def consented(self, person: SubjectId, purpose: Purpose, factors: frozenset[Factor]) -> frozenset[Factor]:
         """Those of the biometric `factors` that the person's consent covers now."""

@@ -461,7 +461,7 @@ class Site:
     ) -> None:
         identity = TemplateId(f"{subject}-{modality}-{purpose}-{position}-{self.galleries.count()}")
         template = Template(identity, SubjectId(subject), modality, purpose, kind, payload, position)
-        given = consent(subject, modality, purpose)
+        given = consent(subject, modality, purpose, now=self.clock.now())
         self.store.enrol(given, [template])
         self.galleries.add(given, [template])
 

@@ -383,15 +383,31 @@ async def test_a_person_whose_consent_lapsed_is_told_to_use_something_else(tmp_p
         s.entry.look("gate")
         passage = await s.passage()
         assert (passage.reason, passage.subject_id) == ("another_factor", None)
+        assert s.camera.openings == 0  # nobody's consent holds any more
         [event] = await s.events("access.denied")
         assert event.event.subject is None
         assert "consent" not in str(event.event.data)
         await s.card("1111")
         assert (await s.passage()).granted
         s.terms = replace(s.terms, accepted_versions=frozenset({"n1"}))
-        s.entry.look("gate")  # the frame is still to come
-        s.camera.show(7)
+        s.entry.look("gate")
         assert (await s.passage()).granted
+
+
+async def test_one_lapsed_consent_among_valid_ones_is_not_told_upstream(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_face("ann", 7)
+        s.clock.move(days=364)
+        s.enrol_face("bob", 8)
+        s.clock.move(days=1, hours=1)
+        s.camera.show(7)
+        s.entry.look("gate")
+        assert (await s.passage()).reason == "another_factor"
+        assert s.camera.openings == 1
+        [event] = await s.events("access.denied")
+        assert event.event.subject is None
+        assert "consent" not in str(event.event.data)
 
 
 WATCHED = {**RULES, "points": [{**RULES["points"][0], "close_face": True}]}
