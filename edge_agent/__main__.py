@@ -1,27 +1,30 @@
-"""edge-agent: what an operator does on the gateway itself. Exit status 0 done, 1 not done, 2 wrong words."""
+"""edge-agent: what an operator does on the gateway itself. Exit status 0 done, 1 not done, 2 wrong words.
+
+The commands that talk to a running agent start in a moment; those that are one themselves import what they
+need when they are called, because engines and drivers take a second to load.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.progress import Progress
 
-from device_drivers import catalog
-from device_drivers.errors import DeviceError
-from edge_agent import __version__
-from edge_agent.agent import Agent
-from edge_agent.api.server import bootstrap_token
-from edge_agent.config import AgentConfig, ConfigError, Device, load
-from edge_agent.database import StorageError, utc_now
+from edge_agent import __version__, commands
+from edge_agent.commands import DEFAULT_CONFIG, ConfigOption, FolderOption, Json, data_folder, err, out, print_json
+from edge_agent.config import AgentConfig, ConfigError, load
+from edge_agent.database import Database, StorageError, utc_now
 from edge_agent.identity_keys import BadKeyFile
+
+if TYPE_CHECKING:
+    from edge_agent.config import Device
 
 app = typer.Typer(
     name="edge-agent",
@@ -29,16 +32,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
+app.add_typer(commands.app)
+for group_name, group in commands.GROUPS:
+    app.add_typer(group, name=group_name)
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="配置文件 · configuration file", envvar="EDGE_AGENT_CONFIG")
-]
 DEMO_FACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces" / "lfw"
 PROBE_TIMEOUT_S = 15.0
-DEFAULT_CONFIG = Path("/etc/edge-agent/agent.toml")
-Json = Annotated[bool, typer.Option("--json", help="机器可读 · machine-readable")]
 
 
 def read_config(path: Path) -> AgentConfig:
@@ -47,10 +46,6 @@ def read_config(path: Path) -> AgentConfig:
     except ConfigError as exc:
         err.print(f"[red]配置不能用 · the configuration cannot be used[/]\n{exc}", highlight=False)
         raise typer.Exit(1) from None
-
-
-def print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
 
 
 @app.callback()
@@ -110,6 +105,9 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 async def _run(settings: AgentConfig) -> None:
     """Until SIGTERM or Ctrl-C; then everything ends in order."""
+    from edge_agent.agent import Agent
+    from edge_agent.api.server import bootstrap_token
+
     agent = await Agent.open(settings)
     working = asyncio.create_task(agent.run())
     loop = asyncio.get_running_loop()
@@ -146,6 +144,8 @@ def check(
 
 async def _probe(settings: AgentConfig) -> list[tuple[str, bool, str]]:
     """(device, reachable, in plain words). Devices that call us cannot be probed."""
+    from device_drivers import catalog
+    from device_drivers.errors import DeviceError
 
     async def one(device: Device) -> tuple[str, bool, str]:
         if device.kind == "adms":
@@ -162,6 +162,104 @@ async def _probe(settings: AgentConfig) -> list[tuple[str, bool, str]]:
         return device.name, True, f"{found.vendor} {found.model} · {found.serial} · {found.firmware}"
 
     return list(await asyncio.gather(*(one(device) for device in settings.site.devices)))
+
+
+@commands.token_app.command("bootstrap")
+def token_bootstrap(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+    """首次认领的一次性口令 · the one-time token that makes the first account"""
+
+    from edge_agent.api.access_tokens import bootstrap
+
+    async def work(folder: Path) -> str | None:
+        database = await asyncio.to_thread(Database.open, folder / "agent.db")
+        try:
+            return await database.write(lambda c: bootstrap(c, now=utc_now()))
+        finally:
+            await asyncio.to_thread(database.close)
+
+    token = asyncio.run(work(data_folder(config, data)))
+    if token is None:
+        err.print("已有账号，不再需要 · there is an account already; ask an administrator")
+        raise typer.Exit(1)
+    out.print(token, highlight=False)
+
+
+@app.command()
+def restore(
+    archive: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """恢复备份（代理须停止） · put an archive back while the agent is stopped"""
+    from edge_agent.biometrics import provider_of
+    from templates_store.anchor import FileAnchor
+    from templates_store.backup import restore as restore_archive
+    from templates_store.errors import StoreError
+    from templates_store.keys.passphrase import passphrase
+
+    settings = read_config(config)
+    folder = settings.gateway.data_dir
+    try:
+        keys = provider_of(settings.keys, folder)
+        if keys is None:
+            words = typer.prompt("口令 · passphrase", hide_input=True)
+            keys = passphrase(words, ring=folder / "templates.ring")
+        with Progress(console=out, transient=True) as progress:
+            task = progress.add_task("恢复中 · restoring", total=None)
+            report = restore_archive(
+                archive,
+                folder,
+                tenant=settings.gateway.tenant,
+                keys=keys,
+                anchor=FileAnchor(folder / "templates.anchor"),
+                now=utc_now,
+                progress=lambda what, done, total: progress.update(task, completed=done, total=total),
+            )
+    except StoreError as exc:
+        err.print(f"[red]没有恢复 · not restored:[/] {exc or type(exc).__name__}", highlight=False)
+        raise typer.Exit(1) from None
+    out.print(f"● {', '.join(report.members)} · {report.made_at.isoformat(timespec='seconds')}", highlight=False)
+
+
+@app.command("identify")
+def identify_command(
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="照片 · a photograph")],
+    among: Annotated[Path, typer.Option(help="姓名/照片.jpg 的文件夹 · a folder of Name/photo.jpg")],
+    engine: Annotated[str, typer.Option(help="sface 或 dlib")] = "sface",
+) -> None:
+    """在桌面上试一次：照片里是谁，不保存任何模板 · bench-top: who is on a photograph; nothing is kept"""
+    from edge_agent.bench_top import enrol_folder, identify_image
+    from edge_agent.matching.calibration import shipped_calibration
+    from edge_agent.matching.face import engine as face_engine
+    from edge_agent.matching.images import BadImage
+    from edge_agent.matching.outcomes import Match
+    from templates_store.gallery.vectors import VectorGallery
+
+    face = face_engine(engine)
+    gallery, calibration = VectorGallery(face.format.dimension), shipped_calibration(face.format.pipeline)
+    try:
+        enrol_folder(among, engine=face, gallery=gallery, calibration=calibration, console=out)
+        outcome = identify_image(image, engine=face, gallery=gallery, calibration=calibration, console=out)
+    except (BadImage, OSError) as exc:
+        err.print(str(exc), highlight=False)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if isinstance(outcome, Match) else 1)
+
+
+@app.command("enrol-folder")
+def enrol_folder_command(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="姓名/照片.jpg · Name/photo.jpg")],
+    engine: Annotated[str, typer.Option(help="sface 或 dlib")] = "sface",
+) -> None:
+    """在桌面上试录入：谁会被拒、为什么，不保存任何模板 · bench-top: who would be refused and why; nothing is kept"""
+    from edge_agent.bench_top import enrol_folder
+    from edge_agent.matching.calibration import shipped_calibration
+    from edge_agent.matching.face import engine as face_engine
+    from templates_store.gallery.vectors import VectorGallery
+
+    face = face_engine(engine)
+    gallery, calibration = VectorGallery(face.format.dimension), shipped_calibration(face.format.pipeline)
+    report = enrol_folder(folder, engine=face, gallery=gallery, calibration=calibration, console=out)
+    raise typer.Exit(1 if report.refused else 0)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -19,8 +20,10 @@ from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
 from edge_agent import audit
+from edge_agent.api import access_tokens
 from edge_agent.api.certificate import ServerCertificate, describe, tls_context
 from edge_agent.api.context import Gateway, Governance
+from edge_agent.api.roles import Scope
 from edge_agent.api.server import serve
 from edge_agent.arming import Arming
 from edge_agent.attendance import Attendance, Source
@@ -38,6 +41,7 @@ from edge_agent.entry import Entry
 from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.identity_keys import IdentityKeys
+from edge_agent.local_client import Invitation
 from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
@@ -46,6 +50,8 @@ from edge_agent.sensing import Sensing
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
+COMMAND_LINE = "command-line"
+COMMAND_LINE_LIFETIME = timedelta(days=366)  # ends with the next start
 KEEP_PEOPLE = frozenset({"zkteco", "adms", "isapi", "c3", "uhppote"})  # kinds with people in their own memory
 
 log = logging.getLogger(__name__)
@@ -258,9 +264,25 @@ class Agent:
     async def _serve_api(self) -> None:
         async with serve(self.gateway(), self.config.api) as (address, certificate):
             self.address, self.certificate = address, certificate
+            await self._invite_command_line(address)
             log.info("api_listening address=%s sha256=%s", address, certificate.fingerprint)
             self.ready.set()
             await asyncio.Event().wait()
+
+    async def _invite_command_line(self, address: str) -> None:
+        """A fresh token for the command line on this machine; the one of the last start ends here."""
+        now = self.clock()
+
+        def work(connection: sqlite3.Connection) -> str:
+            connection.execute("DELETE FROM access_tokens WHERE name = ?", (COMMAND_LINE,))
+            return access_tokens.issue(
+                connection, COMMAND_LINE, scopes=Scope, lifetime=COMMAND_LINE_LIFETIME, created_by="agent", now=now
+            )
+
+        token = await self.database.write(work)
+        own = self.config.gateway.data_dir / "tls" / "ca.pem"
+        ca_file = own if self.config.api.certificate is None else self.config.api.certificate
+        await asyncio.to_thread(Invitation(address, token, str(ca_file)).write, self.config.gateway.data_dir)
 
     async def _serve_adms(self, settings: Adms) -> None:
         """The port that push terminals call; apart from the API, because what comes in there is hostile."""

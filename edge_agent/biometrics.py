@@ -8,28 +8,42 @@ biometrics holds no model in memory.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_agent.config import Keys, SiteConfig
-from edge_agent.galleries import Galleries
+from edge_agent.galleries import OPAQUE, Galleries
 from edge_agent.identification import Identification
-from edge_agent.matching.calibration import Calibration, read_table, recalibrated, shipped_calibration
+from edge_agent.matching.calibration import (
+    Calibration,
+    impostor_scores,
+    measured,
+    read_table,
+    recalibrated,
+    shipped_calibration,
+    write_table,
+)
 from edge_agent.matching.decision import Targets
 from edge_agent.matching.face import engine
 from edge_agent.matching.fingerprint import FingerprintEngine
 from edge_agent.policy.consent import Terms
 from templates_store.errors import KeyUnavailable
+from templates_store.gallery.finger_template import MinutiaeTemplate
+from templates_store.gallery.minutiae import MinutiaeGallery
 from templates_store.keys.keyring import credential, key_file
 from templates_store.keys.passphrase import passphrase
 from templates_store.keys.provider import KeyProvider
 from templates_store.keys.token import Token
 from templates_store.keys.tpm import Tpm
 from templates_store.store import TemplateStore
-from templates_store.template import Modality
+from templates_store.template import Modality, Purpose
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +148,41 @@ class Biometrics:
         provider = await asyncio.to_thread(partial(passphrase, words, ring=self._folder / "templates.ring"))
         await asyncio.to_thread(self.store.unseal, provider)
         await self.follow()
+
+    def calibrate(self) -> list[Calibration]:
+        """Measure how alike this site's own people are; thresholds rise where they are more alike. Blocks.
+
+        A pipeline with too few people to say anything stays as it was shipped. Raises Sealed.
+        """
+        found = {}
+        for modality, purpose in itertools.product((Modality.FACE, Modality.FINGERPRINT), Purpose):
+            for pipeline in self.store.pipelines(modality, purpose):
+                if pipeline.startswith(OPAQUE) or pipeline in found:
+                    continue
+                scores, comparisons = self._strangers(modality, purpose, pipeline)
+                curve = measured(pipeline, scores, comparisons=comparisons, measured_on="this site's gallery")
+                if len(curve.points) > 1:
+                    found[pipeline] = curve
+        if found:
+            write_table(self._folder / "calibration.json", found.values())
+            self._read_measured()
+        return list(found.values())
+
+    def _strangers(self, modality: Modality, purpose: Purpose, pipeline: str) -> tuple[NDArray[np.float32], int]:
+        """Scores between different people of one gallery, and how many comparisons they come from."""
+        chunks = list(self.store.load(modality, purpose, pipeline))
+        subjects = [subject for chunk in chunks for subject in chunk.subject_ids]
+        vectors = [chunk.vectors for chunk in chunks if chunk.vectors is not None]
+        if vectors:
+            return impostor_scores(np.concatenate(vectors), subjects)
+        gallery = MinutiaeGallery()
+        gallery.add_all(
+            (subject, template, MinutiaeTemplate.decode(payload))
+            for chunk in chunks
+            for subject, template, payload in zip(chunk.subject_ids, chunk.template_ids, chunk.payloads, strict=True)
+        )
+        scores = np.asarray(gallery.impostor_scores(), np.float32)
+        return scores, len(scores)
 
     def close(self) -> None:
         self.galleries.seal()
