@@ -63,6 +63,7 @@ def enrol_folder(
     """
     if not folder.is_dir():
         raise NotADirectoryError(folder)
+    _require_same_metric(engine, gallery)
     targets = targets or Targets()
     report = EnrolReport()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -139,6 +140,7 @@ def identify_image(
 
     Raises BadImage, or OSError if the file cannot be read.
     """
+    _require_same_metric(engine, gallery)
     sample = engine.sample(read_image(path))
     if isinstance(sample, Refused):
         outcome: Outcome = NoMatch(NoMatchReason.SAMPLE, fault=sample.fault)
@@ -158,6 +160,14 @@ def identify_image(
             console.print(f"best score 最高得分 {outcome.best_score:.3f}")
     console.print(f"threshold 阈值 {thresholds.identify:.3f}, {size} templates 个模板")
     return outcome
+
+
+def _require_same_metric(engine: FaceEngine, gallery: VectorGallery) -> None:
+    """A threshold of one metric on scores of another would accept anybody."""
+    if gallery.metric is not engine.metric or gallery.dimension != engine.format.dimension:
+        raise ValueError(
+            f"{engine.format.pipeline} wants a gallery of {engine.format.dimension}, {engine.metric.value}"
+        )
 
 
 def _print_refused(refused: Refused, console: Console) -> None:

@@ -107,6 +107,12 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, console: Console) -> None:
         )
 
 
+def test_a_gallery_of_another_metric_is_refused(tmp_path: Path, console: Console) -> None:
+    gallery = VectorGallery(3, metric=Metric.EUCLIDEAN)
+    with pytest.raises(ValueError, match="cosine"):
+        enrol_folder(tmp_path, engine=ColourEngine(), gallery=gallery, calibration=CURVE, console=console)
+
+
 def test_an_image_is_identified_by_name(tmp_path: Path, console: Console) -> None:
     save(tmp_path / "people" / "Ann" / "1.png", (250, 10, 10))
     save(tmp_path / "people" / "Bob" / "1.png", (10, 250, 10))
