@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,7 +17,7 @@ from device_drivers.devices import CommandState, DeviceTemplate, DeviceUser, Fea
 from device_drivers.errors import LinkError, LinkTimeout, Unsupported
 from device_drivers.events import DoorEvent, Punch, VerifyMode
 from device_drivers.simulated.adms import SimulatedAdms
-from tests.device_drivers.adms.site import Recorder, config, on_a_socket, running
+from tests.device_drivers.adms.site import Recorder, client, config, on_a_socket, running
 
 KINDS = pytest.mark.parametrize("security", [False, True], ids=["attendance", "security"])
 
@@ -179,16 +179,18 @@ async def test_a_door_opens_once(security: bool) -> None:
 
 
 async def test_an_unconfirmed_door_command_is_unknown_and_not_repeated() -> None:
-    server, record = AdmsServer(), Recorder()
-    terminal = server.terminal(config(command_timeout_s=0.3))
-    async with on_a_socket(server) as url, running(terminal, record):
-        device = SimulatedAdms(url, "A1", poll_s=0.01, silent_commands=True)
-        task = asyncio.create_task(device.run())
-        result = await terminal.open_door(1, seconds=5)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    assert result.state is CommandState.UNKNOWN
-    assert len(device.opened) == 1
+    now = datetime(2026, 6, 19, 8, tzinfo=UTC)
+    server = AdmsServer(clock=lambda: now)
+    terminal = server.terminal(config())
+    async with running(terminal, Recorder()), client(server) as http:
+        asked = asyncio.create_task(terminal.open_door(1, seconds=5))
+        await asyncio.sleep(0)
+        taken = await http.get("/iclock/getrequest?SN=A1")
+        assert taken.text.endswith(":AC_UNLOCK\n")
+        assert (await http.get("/iclock/getrequest?SN=A1")).text == "OK"
+        now += timedelta(minutes=5)
+        assert (await http.get("/iclock/getrequest?SN=A1")).text == "OK"
+        assert (await asyncio.wait_for(asked, 5)).state is CommandState.UNKNOWN
 
 
 async def test_a_door_command_for_a_device_that_does_not_call_fails() -> None:
