@@ -23,6 +23,7 @@ from tests.templates_store.site import Site, consent, gallery, switch_on, templa
 SUBJECTS = st.sampled_from(["anna", "ben", "carl"])
 MODALITIES = st.sampled_from([Modality.FACE, Modality.IRIS])
 PURPOSES = st.sampled_from(list(Purpose))
+NOTICES = st.sampled_from(["2026-1", "2026-2"])
 TERM = timedelta(days=10)
 Key = tuple[str, Modality, Purpose]
 
@@ -30,7 +31,7 @@ Key = tuple[str, Modality, Purpose]
 @dataclass
 class Model:
     templates: dict[str, tuple[Key, bytes]] = field(default_factory=dict)
-    consents: dict[Key, tuple[bool, datetime]] = field(default_factory=dict)  # valid rather than stale; until when
+    consents: dict[Key, tuple[bool, datetime, str]] = field(default_factory=dict)  # not stale; until; on which notice
     enabled: set[Modality] = field(default_factory=set)
 
     def visible(self, modality: Modality, purpose: Purpose, now: datetime) -> dict[str, bytes]:
@@ -74,32 +75,37 @@ class Enterprise(RuleBasedStateMachine):
     def now(self) -> datetime:
         return self.site.clock.now
 
-    @rule(subject=SUBJECTS, modality=MODALITIES, purpose=PURPOSES, count=st.integers(1, 3))
-    def enrol(self, subject: str, modality: Modality, purpose: Purpose, count: int) -> None:
+    @rule(subject=SUBJECTS, modality=MODALITIES, purpose=PURPOSES, notice=NOTICES, count=st.integers(1, 3))
+    def enrol(self, subject: str, modality: Modality, purpose: Purpose, notice: str, count: int) -> None:
         given = []
         for _ in range(count):
             self.number += 1
             given.append(template(subject, self.number, modality=modality, purpose=purpose))
-        agreed = consent(subject, modality=modality, purpose=purpose, given_at=self.now, days=TERM.days)
+        agreed = consent(subject, modality=modality, purpose=purpose, notice=notice, given_at=self.now, days=TERM.days)
         if modality not in self.model.enabled:
             with pytest.raises(ConsentMissing):
                 self.store.enrol(agreed, given)
             return
         self.store.enrol(agreed, given)
         key = (subject, modality, purpose)
-        self.model.consents[key] = (True, self.now + TERM)
+        self.model.consents[key] = (True, self.now + TERM, notice)
         self.model.templates |= {each.template_id: (key, each.payload) for each in given}
 
-    @rule(subject=SUBJECTS, modality=MODALITIES, purpose=PURPOSES)
-    def renew(self, subject: str, modality: Modality, purpose: Purpose) -> None:
+    @rule(subject=SUBJECTS, modality=MODALITIES, purpose=PURPOSES, notice=NOTICES)
+    def renew(self, subject: str, modality: Modality, purpose: Purpose, notice: str) -> None:
         self.site.clock.pass_by(seconds=1)
-        self.store.renew(consent(subject, modality=modality, purpose=purpose, given_at=self.now, days=TERM.days))
-        self.model.consents[subject, modality, purpose] = (True, self.now + TERM)
+        self.store.renew(
+            consent(subject, modality=modality, purpose=purpose, notice=notice, given_at=self.now, days=TERM.days)
+        )
+        self.model.consents[subject, modality, purpose] = (True, self.now + TERM, notice)
 
-    @rule()
-    def change_the_terms(self) -> None:
-        self.store.mark_stale(accepted_versions=[])
-        self.model.consents = {key: (False, until) for key, (_, until) in self.model.consents.items()}
+    @rule(accepted=st.sets(NOTICES))
+    def change_the_terms(self, accepted: set[str]) -> None:
+        self.store.mark_stale(accepted_versions=accepted)
+        self.model.consents = {
+            key: (valid and notice in accepted, until, notice)
+            for key, (valid, until, notice) in self.model.consents.items()
+        }
 
     @rule(modality=MODALITIES, on=st.booleans())
     def switch(self, modality: Modality, on: bool) -> None:
@@ -118,7 +124,7 @@ class Enterprise(RuleBasedStateMachine):
     def time_passes_and_what_expired_is_erased(self, days: int) -> None:
         self.site.clock.pass_by(days=days)
         due = {(each.subject_id, each.modality, each.purpose) for each in self.store.expired(self.now)}
-        assert due == {key for key, (_, until) in self.model.consents.items() if until <= self.now}
+        assert due == {key for key, (_, until, _) in self.model.consents.items() if until <= self.now}
         for subject, modality, purpose in due:
             self.store.erase(subject, modality=modality, purpose=purpose, reason="expired", actor="retention")
             self.model.erase(subject, modality, purpose)

@@ -214,6 +214,18 @@ def test_changed_terms_make_consents_stale_and_renewal_brings_templates_back(sit
     assert store.check_integrity().ok
 
 
+def test_a_chunk_hands_out_only_those_of_its_members_who_still_agree(site: Site, store: TemplateStore) -> None:
+    enrol(store, "anna")
+    enrol(store, "ben")
+    store.enrol(consent("carl", notice="old"), [template("carl")])
+    store.enrol(consent("dora", days=10), [template("dora")])
+    assert store.pack(minimum=4) == 4
+    store.mark_stale(accepted_versions=["2026-1"])
+    site.clock.pass_by(days=10)
+    assert sorted(gallery(store)) == ["anna/face/attendance/0", "ben/face/attendance/0"]
+    assert [gallery(store)[each] for each in sorted(gallery(store))] == [template(n).payload for n in ("anna", "ben")]
+
+
 def test_enrolling_again_renews_the_consent_for_what_is_there(site: Site, store: TemplateStore) -> None:
     enrol(store, "anna")
     site.clock.pass_by(days=300)
