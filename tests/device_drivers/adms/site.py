@@ -47,7 +47,7 @@ class Recorder:
 def config(serial: str = "A1", **options: object) -> DeviceConfig:
     return DeviceConfig(
         "gate", "adms", serial=serial, timezone="Asia/Shanghai",
-        options={"command_timeout_s": 5.0, "quiet_s": 0.1, **options},
+        options={"command_timeout_s": 30.0, "quiet_s": 0.1, **options},
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ async def test_a_head_that_never_ends_costs_its_connection() -> None:
     server = AdmsServer()
     async with (
         running(server.terminal(config()), Recorder()),
-        on_a_socket(server, head_timeout_s=0.1) as url,
+        on_a_socket(server, head_timeout_s=0.4) as url,
         raw(url) as (silent, _),
         raw(url) as (slow, writer),
     ):
@@ -54,7 +54,7 @@ async def test_a_second_head_on_a_kept_connection_has_a_deadline_too() -> None:
     server = AdmsServer()
     async with (
         running(server.terminal(config()), Recorder()),
-        on_a_socket(server, head_timeout_s=0.1) as url,
+        on_a_socket(server, head_timeout_s=0.4) as url,
         raw(url) as (reader, writer),
     ):
         writer.write(b"GET /iclock/ping?SN=A1 HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -47,7 +47,7 @@ class Recorder:
 
 
 def config(panel: SimulatedC3) -> DeviceConfig:
-    options = {"poll_s": 0.01, "answer_timeout_s": 2.0}
+    options = {"poll_s": 0.01, "answer_timeout_s": 10.0}
     return DeviceConfig("gate", "c3", address=panel.address, password=panel.password, options=options)
 
 
