@@ -116,13 +116,22 @@ class Conclusion:
             await self._doors.open(granted)
         except NotOpened as exc:
             log.warning("door_not_opened door=%s code=%s", exc.door, exc.code)
-            failed = not_opened_event(granted, exc.code, source, self._now())
-            await self._database.write(lambda c: append(c, [failed]))
+            undo[0]()  # nobody went in: anti-passback must not hold it against them
+            await self._not_opened(not_opened_event(granted, exc.code, source, self._now()), granted)
             await self._end(session, Feedback.DENIED, exc.code)
             return
         if granted.unlock_until is not None:
             await self._doors.tell_mode(granted.door)
         await self._end(session, Feedback.GRANTED, "")
+
+    async def _not_opened(self, event: Event, granted: Granted) -> None:
+        rows = self._presence.grant_rows(granted)
+
+        def work(connection: sqlite3.Connection) -> None:
+            append(connection, [event])
+            rows(connection)
+
+        await self._database.write(work)
 
     def _may_punch(self, session: Session) -> bool:
         """An entry by face or finger is a punch only where the person consented to that too."""

@@ -158,11 +158,12 @@ class Presence:
             _put_back(memory, granted.door, old)
 
     def grant_rows(self, granted: Granted) -> Write:
-        """What `reserve` changed, to be written in the transaction of the grant's event."""
+        """What `reserve` or its undoing changed, to be written in the transaction of the event."""
+        people = [person for person in (granted.subject_id, granted.companion) if person is not None]
+        found = [(person, self._where.get(person)) for person in people]
         rows = [
-            (person, where.zone, where.door, utc_text(where.since))
-            for person in (granted.subject_id, granted.companion)
-            if person is not None and (where := self._where.get(person)) is not None
+            (person, where.zone, where.door, utc_text(where.since)) if where else (person, None, "", None)
+            for person, where in found
         ]
         door = self._door_row(granted.door)
 

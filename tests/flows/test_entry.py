@@ -16,8 +16,8 @@ from edge_agent.matching.pad import Turn, TurnChallenge
 from edge_agent.matching.quality import Face
 from edge_agent.policy.attempts import Attempts
 from edge_agent.policy.rules import DoorMode, Factor
-from edge_agent.presence import Order
-from templates_store.template import Modality, Purpose
+from edge_agent.presence import Order, Presence
+from templates_store.template import Modality, Purpose, SubjectId
 from tests.flows.site import LINK_GONE, RULES, NumberFaces, face_of, site
 
 
@@ -349,6 +349,20 @@ async def test_a_relay_that_cannot_be_reached_is_told_and_shown(tmp_path: Path) 
         assert (await s.passage()).reason == "device_offline"
         assert await s.shown() is Feedback.DENIED
         assert [e.event.type for e in await s.events("access.")] == ["access.granted", "access.not_opened"]
+
+
+async def test_a_door_that_did_not_open_is_not_held_against_the_person(tmp_path: Path) -> None:
+    rules = {**RULES, "zones": [{"name": "hall", "anti_passback": "hard"}]}
+    async with site(tmp_path, rules) as s:
+        await s.add("ann", card="1111")
+        s.panel.fails = LINK_GONE
+        await s.card("1111")
+        assert (await s.passage()).reason == "device_offline"
+        again = await s.database.read(Presence.load)
+        assert again.whereabouts(SubjectId("ann")) is None
+        s.panel.fails = None
+        await s.card("1111")
+        assert (await s.passage()).granted
 
 
 async def test_office_hours_begin_with_an_opener_and_are_told_to_the_controller(tmp_path: Path) -> None:
