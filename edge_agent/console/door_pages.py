@@ -118,7 +118,10 @@ class DoorPages:
         may_open = caller.may(Scope.DOORS_OPEN)
         zone = views.zone_of(gateway)
         standing = await gateway.governance.database.read(lambda c: alarm_views(c, duress=may_open))
-        newest = await recent(gateway, 5)
+        may_watch = caller.may(Scope.EVENTS_READ)
+        latest = await gateway.outbox.events(limit=1, newest_first=True)
+        after = latest[0].sequence if latest else 0
+        newest = [item for item in await recent(gateway, 5) if item.sequence <= after] if may_watch else []
         return self._pages.render(
             request,
             "doors.html",
@@ -138,6 +141,8 @@ class DoorPages:
             ],
             rows=await views.shown_rows(gateway, newest, t),
             blank=BLANK,
+            live_after=after,
+            can_watch=may_watch,
             can_open=may_open,
             can_write=caller.may(Scope.DOORS_WRITE),
         )

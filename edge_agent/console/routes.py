@@ -126,6 +126,8 @@ class ConsoleRoutes:
             attention=needs,
             rows=await views.shown_rows(gateway, newest, t),
             blank=BLANK,
+            live_after=newest[0].sequence if newest else 0,
+            can_watch=may_see,
             doors=await door_cards(gateway, t) if caller.may(Scope.DOORS_READ) else [],
             ledger=books,
             devices=devices[:4],
@@ -140,19 +142,25 @@ class ConsoleRoutes:
         if isinstance(caller, Response):
             return Response(status_code=403)
         t = self._pages.text(request)
-        return StreamingResponse(self._stream(t), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        # From where the page ends, or where a broken stream ended: nothing in between is passed over.
+        given = request.headers.get("last-event-id", "") or request.query_params.get("after", "")
+        if given.isdecimal() and len(given) < 19:
+            after = int(given)
+        else:
+            newest = await self._gateway.outbox.events(limit=1, newest_first=True)
+            after = newest[0].sequence if newest else 0
+        headers = {"X-Accel-Buffering": "no"}
+        return StreamingResponse(self._stream(t, after), media_type="text/event-stream", headers=headers)
 
-    async def _stream(self, t: Text) -> AsyncIterator[str]:
+    async def _stream(self, t: Text, after: int) -> AsyncIterator[str]:
         outbox = self._gateway.outbox
-        newest = await outbox.events(limit=1, newest_first=True)
-        after = newest[0].sequence if newest else 0
         yield "retry: 2000\n\n"
         while True:
             found = await outbox.events(after=after, limit=LIVE_PAGE)
             if found:
                 after = found[-1].sequence
             for shown in await views.shown_rows(self._gateway, found, t):
-                yield f"event: row\ndata: {json.dumps(shown, ensure_ascii=False)}\n\n"
+                yield f"id: {shown['sequence']}\nevent: row\ndata: {json.dumps(shown, ensure_ascii=False)}\n\n"
             books = views.total(await outbox.stats())
             self.quarantined = books.quarantined
             figures = {

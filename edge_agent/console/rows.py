@@ -31,6 +31,7 @@ STATES = {
 # type -> zh, en, tone, result zh, result en
 DOORS = {
     "granted": ("通行", "Entry", "ok", "已开门", "Opened"),
+    "not_opened": ("通行", "Entry", "bad", "门没有打开", "The door did not open"),
     "denied": ("通行", "Entry", "bad", "拒绝", "Denied"),
     "opened": ("门打开", "Door opened", "ok", "已记录", "Recorded"),
     "closed": ("门关上", "Door closed", "ok", "已记录", "Recorded"),
@@ -43,6 +44,7 @@ DOORS = {
     "locked": ("上锁", "Locked", "ok", "已上锁", "Locked"),
     "tamper": ("防拆", "Tamper", "bad", "告警", "Alarm"),
     "tamper_cleared": ("防拆解除", "Tamper cleared", "ok", "已解除", "Cleared"),
+    "mode_ordered": ("门模式", "Door mode", "info", "已下令", "Ordered"),
     "duress": ("胁迫", "Duress", "bad", "告警", "Alarm"),
     "power_lost": ("断电", "Power lost", "warn", "注意", "Attend"),
     "power_restored": ("恢复供电", "Power back", "ok", "已恢复", "Back"),
@@ -50,6 +52,16 @@ DOORS = {
     "link_lost": ("设备失联", "Link lost", "off", "离线", "Offline"),
     "link_restored": ("设备恢复", "Link restored", "ok", "在线", "Online"),
     "security": ("线路安全", "Line security", "bad", "告警", "Alarm"),
+}
+OTHERS = {
+    "audit.anchored": ("审计链已锚定", "Audit chain anchored"),
+    "subject.enrolled": ("已录入", "Enrolled"),
+    "subject.erased": ("已擦除", "Erased"),
+    "subject.left": ("已离职并擦除", "Left and erased"),
+    "subject.delete": ("要求擦除", "Asked to be erased"),
+    "subject.withdraw": ("撤回同意", "Consent withdrawn"),
+    "subject.leave": ("离职", "Leaves"),
+    "subject.cancel": ("注销", "Cancels"),
 }
 REASONS = {
     "unknown": ("未识别", "Not recognised"),
@@ -91,21 +103,21 @@ def row(
         who = t(f"用户 {user}", f"User {user}") if user else "—"
     said = data.get("door")
     named = doors.get((event.device, said)) if isinstance(said, int) else said
-    where = str(named or data.get("point") or event.device)
+    where = str(named or data.get("point") or event.device or "")
     tone, result, what = "ok", t("已记录", "Recorded"), event.type
     if kind == "punch":
         zh, en = STATES.get(str(data.get("state")), ("", ""))
         what = t(f"打卡{' · ' + zh if zh else ''} · {where}", f"Punch{' ' + en if en else ''} · {where}")
         if data.get("known") is False:
             tone, result = "warn", t("未识别用户", "Unknown user")
-    elif family in {"door", "access"} and kind in DOORS:
+    elif family in {"door", "access", "device"} and kind in DOORS:
         zh, en, tone, result_zh, result_en = DOORS[kind]
         what, result = t(f"{zh} · {where}", f"{en} · {where}"), t(result_zh, result_en)
         reason = str(data.get("reason") or "")
         if kind == "denied" and reason:
             result = t(*REASONS.get(reason, (reason, reason)))
-    elif family == "subject":
-        what = t("人员", "Person") + f" · {kind}"
+    elif event.type in OTHERS:
+        what = t(*OTHERS[event.type])
     return {
         "kind": "door" if family in {"door", "access"} else "punch" if kind == "punch" else family,
         "sequence": found.sequence,

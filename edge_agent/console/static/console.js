@@ -32,7 +32,7 @@ export async function call(what, body, headers = {}) {
   try { answer = await fetch(url, init); }
   catch { fault(t("网关没有回答", "The gateway did not answer"), t("没有任何改动。请检查网络后再试。", "Nothing was changed. Check the network and try again.")); return null; }
   const data = answer.status === 204 ? {} : await answer.json().catch(() => ({}));
-  if (answer.ok) return data;
+  if (answer.ok) { const ban = $("#fault"); if (ban) ban.hidden = true; return data; }
   if (answer.status === 401 && csrf) { location.href = "/login"; return null; }
   const changed = answer.status === 412;
   fault(changed ? t("有人先改过了", "Somebody changed it first") : t("没有完成，什么都没改", "Not done; nothing was changed"),

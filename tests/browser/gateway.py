@@ -1,0 +1,89 @@
+"""A whole gateway for the browser: the real agent with simulated devices, on a loop of its own in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_agent.agent import Agent
+from edge_agent.api.server import bootstrap_token
+from edge_agent.config import parse
+from edge_agent.database import utc_now
+from edge_agent.demo import people
+from edge_agent.demo.site import STRANGER_SERIAL, DemoSite
+
+T = TypeVar("T")
+START_S = 40.0
+
+
+class BrowserGateway:
+    """Started by `open`, in a thread; everything of the agent's loop is reached through `call`."""
+
+    agent: Agent
+    site: DemoSite
+    token: str | None
+
+    def __init__(self, folder: Path, faces: Path | None) -> None:
+        self.stranger = STRANGER_SERIAL
+        self._folder = folder
+        self._faces = faces
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gateway")
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        return self.agent.address.rstrip("/")
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the gateway's loop and wait for it."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result(START_S)
+
+    def open(self) -> None:
+        self._thread.start()
+        try:
+            self.call(self._stack.enter_async_context(self._running()))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        try:
+            self.call(self._stack.aclose())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(START_S)
+            self._loop.close()
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        async with DemoSite(self._folder, self._faces).open() as self.site:
+            self.agent = await Agent.open(parse(self.site.configuration(api_port=0), source="browser test"))
+            await people.enter(self.agent)
+            working = asyncio.create_task(self.agent.run())
+            calling: list[asyncio.Task[None]] = []
+            try:
+                async with asyncio.timeout(START_S):
+                    await self.agent.ready.wait()
+                calling = self.site.call_in(self.agent.adms_port)
+                self.token = await bootstrap_token(self.agent.database, now=utc_now())
+                yield
+            finally:
+                for task in (*calling, working):
+                    task.cancel()
+                await asyncio.gather(*calling, working, return_exceptions=True)
+                await self.agent.close()
+
+    def punch(self, number: int) -> None:
+        """Somebody puts a finger on the terminal in the lobby."""
+
+        async def swipe() -> None:
+            self.site.terminals["lobby-tcp"].swipe(str(number), verify=1, state=0)
+
+        self.call(swipe())
