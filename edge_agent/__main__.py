@@ -107,7 +107,10 @@ async def _run(settings: AgentConfig) -> None:
     """Until SIGTERM or Ctrl-C; then everything ends in order."""
     from edge_agent.agent import Agent
     from edge_agent.api.server import bootstrap_token
+    from templates_store.memory import harden
 
+    for shortfall in harden().shortfalls:
+        logging.getLogger(__name__).warning("hygiene %s", shortfall)
     agent = await Agent.open(settings)
     working = asyncio.create_task(agent.run())
     loop = asyncio.get_running_loop()

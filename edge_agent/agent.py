@@ -232,6 +232,7 @@ class Agent:
             group.create_task(self._follow(), name="configuration")
             group.create_task(self.entry.run(), name="entry")
             group.create_task(self.arming.run(), name="arming")
+            group.create_task(self.doors.run(wait=asyncio.sleep), name="doors")
             group.create_task(self.erasure.run(periods=self._periods, wait=asyncio.sleep), name="erasure")
             group.create_task(self._keep_house(), name="housekeeping")
             group.create_task(self._serve_api(), name="api")
@@ -244,6 +245,7 @@ class Agent:
             lambda c: self.audit.append(c, audit.Entry(actor="agent", action="agent.stop"), now=self.clock())
         )
         await self.doors.close()
+        await self.sensing.close()
         await asyncio.to_thread(self.biometrics.close)
         await asyncio.to_thread(self.database.close)
 
@@ -303,6 +305,7 @@ class Agent:
             if self.database.ballast.short:
                 await self.outbox.relieve()
             await self.anchor_audit()
+            await self.biometrics.keep_house(self._periods())
             await asyncio.sleep(HOUSEKEEPING_S)
 
     async def refresh_backup(self) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from edge_agent.matching.decision import Targets
 from edge_agent.matching.face import engine
 from edge_agent.matching.fingerprint import FingerprintEngine
 from edge_agent.policy.consent import Terms
+from edge_agent.policy.retention import Periods
 from templates_store.errors import KeyUnavailable
 from templates_store.gallery.finger_template import MinutiaeTemplate
 from templates_store.gallery.minutiae import MinutiaeGallery
@@ -75,8 +76,17 @@ def provider_of(keys: Keys, folder: Path) -> KeyProvider | None:
 class Biometrics:
     """Shared by entry, enrolment, erasure and the API."""
 
-    def __init__(self, store: TemplateStore, keys: Keys, folder: Path, *, site: Callable[[], SiteConfig]) -> None:
+    def __init__(
+        self,
+        store: TemplateStore,
+        keys: Keys,
+        folder: Path,
+        *,
+        site: Callable[[], SiteConfig],
+        now: Callable[[], datetime],
+    ) -> None:
         self.store = store
+        self._now = now
         self.galleries = Galleries()
         self.identification = Identification(
             self.galleries, face=None, finger=None, calibration=self._calibration, targets=self._targets
@@ -104,7 +114,7 @@ class Biometrics:
         )
         if reason:
             store.seal_reason = reason
-        made = cls(store, keys, folder, site=site)
+        made = cls(store, keys, folder, site=site, now=now)
         made.warning = provider.warning if provider else ""
         return made
 
@@ -137,6 +147,7 @@ class Biometrics:
                 log.warning("templates_sealed reason=%s", self.store.seal_reason)
                 return
             await asyncio.to_thread(self._switch)
+            await asyncio.to_thread(self._outdate)
             await asyncio.to_thread(self._read_measured)
             await self._load_engines()
             if self.galleries.sealed:
@@ -148,6 +159,14 @@ class Biometrics:
         provider = await asyncio.to_thread(partial(passphrase, words, ring=self._folder / "templates.ring"))
         await asyncio.to_thread(self.store.unseal, provider)
         await self.follow()
+
+    async def keep_house(self, periods: Periods) -> None:
+        """Chunks for the next start, erasures that a reader held up, receipts past their time."""
+        if self.store.sealed:
+            return
+        await asyncio.to_thread(self.store.pack)
+        await asyncio.to_thread(self.store.finish_erasures)
+        await asyncio.to_thread(self.store.forget, self._now() - timedelta(days=periods.receipt))
 
     def calibrate(self) -> list[Calibration]:
         """Measure how alike this site's own people are; thresholds rise where they are more alike. Blocks.
@@ -194,6 +213,14 @@ class Biometrics:
             wanted = modality in configured and configured[modality].enabled
             if self.store.enabled(modality) != wanted:
                 self.store.set_modality(modality, enabled=wanted, actor="configuration")
+
+    def _outdate(self) -> None:
+        """Consents on notices that are no longer accepted become stale, at a change and after a restore."""
+        terms = self.terms()
+        if terms.notice_version:
+            accepted = terms.accepted_versions | {terms.notice_version}
+            if self.store.mark_stale(accepted_versions=accepted):
+                self.galleries.seal()  # loaded anew below, without them
 
     async def _load_engines(self) -> None:
         configured = self._site().modalities

@@ -1,5 +1,8 @@
 """Keys of agent.db's secrets, apart from the keys of the templates: losing one opens nothing of the other.
 
+Kept outside the template store's key providers on purpose: an agent that starts sealed, waiting for a keeper's
+passphrase, must still recognise cards and check PINs.
+
 One 32-byte master beside the database, 0600; each use gets its own key derived from it (HKDF-SHA256), so a
 key that is good for cards is good for nothing else.
 """

@@ -25,7 +25,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "name": (),
     "location": ("site", "location"),
     "device": ("serial", "record_no", "origin", "occurrence"),
-    "verify": ("verify_mode", "verify_code", "state", "state_code", "pad", "score_band"),
+    "verify": ("verify_mode", "verify_code", "state", "state_code", "pad", "factors"),
     "clock": (
         "device_time",
         "timezone",
@@ -36,7 +36,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "boot",
     ),
     "work_code": ("work_code",),
-    "door": ("door", "reader", "reason", "reason_code", "decision", "zone"),
+    "door": ("door", "reader", "point", "direction", "reason", "reason_code", "basis", "mode", "warnings"),
 }
 # What an event means without naming anybody: always there.
 PLAIN = ("state", "modality", "notice_version", "count", "fault", "seq", "mac", "version", "gap")
