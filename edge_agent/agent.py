@@ -50,6 +50,7 @@ from edge_agent.sensing import Sensing
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
+RELIEF_S = 5.0
 COMMAND_LINE = "command-line"
 COMMAND_LINE_LIFETIME = timedelta(days=366)  # ends with the next start
 KEEP_PEOPLE = frozenset({"zkteco", "adms", "isapi", "c3", "uhppote"})  # kinds with people in their own memory
@@ -235,6 +236,7 @@ class Agent:
             group.create_task(self.doors.run(wait=asyncio.sleep), name="doors")
             group.create_task(self.erasure.run(periods=self._periods, wait=asyncio.sleep), name="erasure")
             group.create_task(self._keep_house(), name="housekeeping")
+            group.create_task(self._relieve(), name="relief")
             group.create_task(self._serve_api(), name="api")
             if self.config.adms.listen is not None:
                 group.create_task(self._serve_adms(self.config.adms), name="adms")
@@ -297,13 +299,18 @@ class Agent:
             log.info("adms_listening port=%d tls=%s", self.adms_port, tls is not None)
             await asyncio.Event().wait()
 
+    async def _relieve(self) -> None:
+        """When the disk runs short, make room at once out of what every recipient has."""
+        while True:
+            if self.database.ballast.short:
+                await self.outbox.relieve()
+            await asyncio.sleep(RELIEF_S)
+
     async def _keep_house(self) -> None:
         """Retention, and the audit chain's end anchored outside the database."""
         while True:
             now = self.clock()
             await self.outbox.prune(now - timedelta(days=self.site.retention.events_days))
-            if self.database.ballast.short:
-                await self.outbox.relieve()
             await self.anchor_audit()
             await self.biometrics.keep_house(self._periods())
             await asyncio.sleep(HOUSEKEEPING_S)
