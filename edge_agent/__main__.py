@@ -238,7 +238,10 @@ def identify_command(
     from templates_store.gallery.vectors import VectorGallery
 
     face = face_engine(engine)
-    gallery, calibration = VectorGallery(face.format.dimension), shipped_calibration(face.format.pipeline)
+    gallery, calibration = (
+        VectorGallery(face.format.dimension, metric=face.metric),
+        shipped_calibration(face.format.pipeline),
+    )
     try:
         enrol_folder(among, engine=face, gallery=gallery, calibration=calibration, console=out)
         outcome = identify_image(image, engine=face, gallery=gallery, calibration=calibration, console=out)
@@ -260,7 +263,10 @@ def enrol_folder_command(
     from templates_store.gallery.vectors import VectorGallery
 
     face = face_engine(engine)
-    gallery, calibration = VectorGallery(face.format.dimension), shipped_calibration(face.format.pipeline)
+    gallery, calibration = (
+        VectorGallery(face.format.dimension, metric=face.metric),
+        shipped_calibration(face.format.pipeline),
+    )
     report = enrol_folder(folder, engine=face, gallery=gallery, calibration=calibration, console=out)
     raise typer.Exit(1 if report.refused else 0)
 

@@ -23,6 +23,7 @@ from edge_agent.galleries import OPAQUE, Galleries
 from edge_agent.identification import Identification
 from edge_agent.matching.calibration import (
     Calibration,
+    CalibrationError,
     impostor_scores,
     measured,
     read_table,
@@ -33,11 +34,13 @@ from edge_agent.matching.calibration import (
 from edge_agent.matching.decision import Targets
 from edge_agent.matching.face import engine
 from edge_agent.matching.fingerprint import FingerprintEngine
+from edge_agent.matching.pipelines import METRICS
 from edge_agent.policy.consent import Terms
 from edge_agent.policy.retention import Periods
 from templates_store.errors import KeyUnavailable
 from templates_store.gallery.finger_template import MinutiaeTemplate
 from templates_store.gallery.minutiae import MinutiaeGallery
+from templates_store.gallery.vectors_basis import Metric
 from templates_store.keys.keyring import credential, key_file
 from templates_store.keys.passphrase import passphrase
 from templates_store.keys.provider import KeyProvider
@@ -87,7 +90,7 @@ class Biometrics:
     ) -> None:
         self.store = store
         self._now = now
-        self.galleries = Galleries()
+        self.galleries = Galleries(METRICS)
         self.identification = Identification(
             self.galleries, face=None, finger=None, calibration=self._calibration, targets=self._targets
         )
@@ -179,8 +182,11 @@ class Biometrics:
                 if pipeline.startswith(OPAQUE) or pipeline in found:
                     continue
                 scores, comparisons = self._strangers(modality, purpose, pipeline)
-                curve = measured(pipeline, scores, comparisons=comparisons, measured_on="this site's gallery")
-                if len(curve.points) > 1:
+                try:
+                    curve = measured(pipeline, scores, comparisons=comparisons, measured_on="this site's gallery")
+                except CalibrationError as exc:
+                    log.info("calibration_kept pipeline=%s reason=%s", pipeline, exc)
+                else:
                     found[pipeline] = curve
         if found:
             write_table(self._folder / "calibration.json", found.values())
@@ -193,7 +199,8 @@ class Biometrics:
         subjects = [subject for chunk in chunks for subject in chunk.subject_ids]
         vectors = [chunk.vectors for chunk in chunks if chunk.vectors is not None]
         if vectors:
-            return impostor_scores(np.concatenate(vectors), subjects)
+            metric = METRICS.get(pipeline, Metric.COSINE)
+            return impostor_scores(np.concatenate(vectors), subjects, metric=metric)
         gallery = MinutiaeGallery()
         gallery.add_all(
             (subject, template, MinutiaeTemplate.decode(payload))
