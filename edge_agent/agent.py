@@ -28,6 +28,7 @@ from edge_agent.api.server import serve
 from edge_agent.arming import Arming
 from edge_agent.attendance import Attendance, Source
 from edge_agent.biometrics import Biometrics
+from edge_agent.command_journal import DatabaseJournal
 from edge_agent.conclusion import Conclusion
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
 from edge_agent.configuration import Configuration
@@ -87,7 +88,9 @@ class Agent:
         self.roster = Roster(keys.derive("cards"))
         self.outbox = Outbox(database, clock=clock)
         self.attendance = Attendance(database, self.roster, clock=clock)
-        self.adms = AdmsServer(clock=clock)
+        self.adms = AdmsServer(
+            journal=DatabaseJournal(database, keys.derive("terminal commands"), clock=clock), clock=clock
+        )
         self.fleet = Fleet(
             database,
             self.attendance,
@@ -294,7 +297,7 @@ class Agent:
         tls = None
         if settings.certificate is not None and settings.private_key is not None:
             tls = tls_context(describe(settings.certificate, settings.private_key))
-        async with listen(self.adms, host=host, port=port, tls=tls) as server:
+        async with listen(self.adms, host=host, port=port, tls=tls, shut_out=self.adms.shut_out) as server:
             self.adms_port = server.sockets[0].getsockname()[1]
             log.info("adms_listening port=%d tls=%s", self.adms_port, tls is not None)
             await asyncio.Event().wait()
