@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
@@ -15,6 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edge_agent import __version__
 from edge_agent.api import problems
 from edge_agent.api.access import AccessControl, scope_of
+from edge_agent.api.roles import Scope as AccessScope
+from edge_agent.database import StorageError
+
+log = logging.getLogger(__name__)
 
 MAX_BODY = 8 * 1024 * 1024  # an enrolment photo; everything else is far smaller
 SECURITY_HEADERS = {
@@ -70,17 +75,41 @@ class Shell:
                 headers.setdefault("Cache-Control", kept)
             await send(message)
 
-        await self._app(scope, bounded, dressed)
+        try:
+            await self._app(scope, bounded, dressed)
+        except Exception as exc:
+            if started:
+                raise
+            full = isinstance(exc, StorageError)
+            log.error("request_failed request=%s path=%s", request_id, scope["path"], exc_info=exc)
+            problem = problems.Problem(
+                503 if full else 500,
+                "the database takes no writes now" if full else "a fault of the gateway; its log tells more",
+                code="storage" if full else "fault",
+            )
+            await problems.answer(Request(scope), problem)(scope, receive, dressed)
 
 
-def check_routes(app: FastAPI, public: Iterable[str]) -> None:
-    """Refuse to serve an application in which any route forgot its scope."""
-    open_routes = set(public)
-    for route in app.routes:
-        if not isinstance(route, APIRoute) or route.path in open_routes:
-            continue
-        if not any(scope_of(dependency.call) for dependency in route.dependant.dependencies):
+def api_routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
+    """The routers' own routes: once included, FastAPI keeps them out of sight of `app.routes`."""
+    return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+
+
+def check_routes(app: FastAPI, routers: Iterable[APIRouter], public: Iterable[str]) -> None:
+    """Refuse to serve an application in which any route forgot its scope, or which serves one not looked at."""
+    open_routes, seen = set(public), set()
+    for route in api_routes(routers):
+        seen.add(route.path)
+        if route.path not in open_routes and route_scope(route) is None:
             raise RuntimeError(f"{sorted(route.methods or [])} {route.path} declares no scope and is not public")
+    unseen = set(app.openapi()["paths"]) - seen
+    if unseen:
+        raise RuntimeError(f"{sorted(unseen)} were not checked for a scope")
+
+
+def route_scope(route: APIRoute) -> AccessScope | None:
+    """The scope a route asks for; None if it asks for none."""
+    return next((scope for each in route.dependant.dependencies if (scope := scope_of(each.call))), None)
 
 
 def create_app(
@@ -99,11 +128,12 @@ def create_app(
     app.state.access = access
     for name, value in state.items():
         setattr(app.state, name, value)
+    routers = list(routers)
     for router in routers:
         app.include_router(router)
     app.add_exception_handler(problems.Problem, problems.on_problem)
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(HTTPException, problems.on_http)
     app.add_middleware(Shell)
-    check_routes(app, public)
+    check_routes(app, routers, public)
     return app

@@ -57,9 +57,19 @@ def application(gateway: Gateway) -> FastAPI:
     )
 
     def counts() -> Counts:
-        return views.counts(gateway, console.quarantined)
+        return views.counts(gateway, console.seen)
 
-    pages = Pages(gateway.governance, access, host=gateway.name, lamps=lambda t: views.lamps(gateway, t), counts=counts)
+    async def look() -> None:
+        await console.look()
+
+    pages = Pages(
+        gateway.governance,
+        access,
+        host=gateway.name,
+        lamps=lambda t: views.lamps(gateway, console.seen, t),
+        counts=counts,
+        look=look,
+    )
     console = ConsoleRoutes(gateway, pages)
     console.mount(app)
     return app

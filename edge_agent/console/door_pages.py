@@ -12,20 +12,10 @@ from edge_agent.api.doors import DoorView, alarm_views, door_views
 from edge_agent.api.roles import Scope
 from edge_agent.console import views
 from edge_agent.console.page import Pages, Text
-from edge_agent.console.rows import BLANK, DOORS
+from edge_agent.console.rows import ALARMS, BLANK, DOORS
 from edge_agent.delivery.event import Stored
 from edge_agent.policy.rules import DoorMode
 
-ALARMS = {
-    "forced": ("强行开门", "Forced open"),
-    "held": ("超时未关", "Held open"),
-    "tamper": ("防拆", "Tamper"),
-    "duress": ("胁迫", "Duress"),
-    "link": ("设备失联", "Link lost"),
-    "power": ("断电", "Power lost"),
-    "security": ("线路安全", "Line security"),
-    "fire": ("消防", "Fire"),
-}
 MODES = {
     DoorMode.CONTROLLED: ("lock", "ok", "已上锁", "Locked", "凭证件通行。", "Credentials admitted."),
     DoorMode.OFFICE: ("lock", "ok", "办公模式", "Office mode", "首位有权者进入后保持开锁。",

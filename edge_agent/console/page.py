@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,12 +114,14 @@ class Pages:
         host: str,
         lamps: Callable[[Text], list[Lamp]],
         counts: Callable[[], Counts],
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         self.governance = governance
         self._access = access
         self._host = host
         self._lamps = lamps
         self._counts = counts
+        self._look = look  # reads what lamps and counts show from the database
         self._environment = environment()
 
     def language(self, request: Request) -> str:
@@ -138,6 +140,7 @@ class Pages:
         if caller is None:
             return RedirectResponse("/login", status_code=303)
         await self._access.touch(caller)
+        await self._look()
         if not caller.may(scope):
             if scope is Scope.STATUS_READ:
                 return RedirectResponse("/login", status_code=303)

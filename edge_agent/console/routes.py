@@ -43,7 +43,7 @@ class ConsoleRoutes:
     def __init__(self, gateway: Gateway, pages: Pages) -> None:
         self._gateway = gateway
         self._pages = pages
-        self.quarantined = 0
+        self.seen = views.Seen()
 
     def mount(self, app: FastAPI) -> None:
         doors, people = DoorPages(self._gateway, self._pages), PeoplePages(self._gateway, self._pages)
@@ -79,6 +79,10 @@ class ConsoleRoutes:
     def _site(self) -> SiteConfig:
         return self._gateway.governance.configuration.site
 
+    async def look(self) -> None:
+        """What the lamps and the numbers beside the navigation need from the database."""
+        self.seen = await views.look(self._gateway)
+
     async def login(self, request: Request) -> Response:
         if not await self._database.read(accounts.listing):
             return RedirectResponse("/setup", status_code=303)
@@ -107,9 +111,8 @@ class ConsoleRoutes:
             return caller
         t, gateway = self._pages.text(request), self._gateway
         books = views.total(await gateway.outbox.stats())
-        self.quarantined = books.quarantined
         figures = await views.today(gateway, t)
-        needs = views.attention(gateway, books.quarantined, t)
+        needs = views.attention(gateway, self.seen, t, may=caller.may)
         devices = views.device_rows(gateway, t)
         people = await self._database.read(gateway.roster.count)
         may_see = caller.may(Scope.EVENTS_READ)
@@ -121,7 +124,8 @@ class ConsoleRoutes:
             caller,
             cur="overview",
             headline=views.headline(len(needs), t),
-            today=local.strftime(t("%Y 年 %m 月 %d 日", "%d %B %Y")),
+            today=local.strftime(t("%Y 年 %m 月 %d 日", "%A, %d %B %Y"))
+            + t(" 星期" + "一二三四五六日"[local.weekday()], ""),
             people=people,
             attention=needs,
             rows=await views.shown_rows(gateway, newest, t),
@@ -162,7 +166,6 @@ class ConsoleRoutes:
             for shown in await views.shown_rows(self._gateway, found, t):
                 yield f"id: {shown['sequence']}\nevent: row\ndata: {json.dumps(shown, ensure_ascii=False)}\n\n"
             books = views.total(await outbox.stats())
-            self.quarantined = books.quarantined
             figures = {
                 name: f"{getattr(books, name):,}" for name in ("received", "delivered", "pending", "quarantined")
             }
@@ -300,7 +303,6 @@ class ConsoleRoutes:
         if isinstance(caller, Response):
             return caller
         found = await self._gateway.outbox.quarantined(limit=500) if caller.may(Scope.EVENTS_READ) else []
-        self.quarantined = views.total(await self._gateway.outbox.stats()).quarantined
         await self._gateway.governance.note(
             Entry(actor=caller.name, action="quarantine.read", details={"rows": len(found)})
         )
@@ -309,7 +311,7 @@ class ConsoleRoutes:
             "quarantine.html",
             caller,
             cur="quarantine",
-            total=self.quarantined,
+            total=self.seen.quarantined,
             groups=views.quarantine_groups(found, views.zone_of(self._gateway)),
             can_judge=caller.may(Scope.QUARANTINE_WRITE),
         )
@@ -400,7 +402,7 @@ class ConsoleRoutes:
         t, gateway = self._pages.text(request), self._gateway
         checks = [
             {"label": lamp.label, "value": lamp.value, "tone": lamp.tone or "ok", "detail": ""}
-            for lamp in views.lamps(gateway, t)
+            for lamp in views.lamps(gateway, self.seen, t)
         ]
         usage = shutil.disk_usage(gateway.data_dir)
         ballast = self._database.ballast

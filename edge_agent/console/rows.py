@@ -53,6 +53,16 @@ DOORS = {
     "link_restored": ("设备恢复", "Link restored", "ok", "在线", "Online"),
     "security": ("线路安全", "Line security", "bad", "告警", "Alarm"),
 }
+ALARMS = {
+    "forced": ("强行开门", "Forced open"),
+    "held": ("超时未关", "Held open"),
+    "tamper": ("防拆", "Tamper"),
+    "duress": ("胁迫", "Duress"),
+    "link": ("设备失联", "Link lost"),
+    "power": ("断电", "Power lost"),
+    "security": ("线路安全", "Line security"),
+    "fire": ("消防", "Fire"),
+}
 OTHERS = {
     "audit.anchored": ("审计链已锚定", "Audit chain anchored"),
     "subject.enrolled": ("已录入", "Enrolled"),

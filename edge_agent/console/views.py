@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_view, pending_views
+from edge_agent.api.doors import alarm_views
+from edge_agent.api.privacy import request_view, requests_of
+from edge_agent.api.roles import Scope
 from edge_agent.console.page import Counts, Lamp, Text
-from edge_agent.console.rows import row
+from edge_agent.console.rows import ALARMS, row
 from edge_agent.delivery.event import Stored, utc_text
 from edge_agent.delivery.outbox import Ledger
+from edge_agent.policy.requests import RightsRequest, Standing
 from edge_agent.supervise import DeviceHealth, LinkState
 
 CLOCK_LIMIT = timedelta(seconds=10)  # IEC 60839-11-1: +-10 s
@@ -29,6 +34,27 @@ STATES = {
     LinkState.NEEDS_PERSON: ("bad", "需要人处理", "Needs a person"),
     LinkState.STORAGE_FULL: ("bad", "磁盘已满", "Disk full"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What waits for somebody, as the database knows it."""
+
+    quarantined: int = 0
+    alarms: tuple[tuple[str, str], ...] = ()  # (kind, place), not acknowledged; a silent duress is not among them
+    overdue: int = 0
+    due_soon: int = 0
+
+
+async def look(gateway: Gateway) -> Seen:
+    def read(connection: sqlite3.Connection) -> tuple[tuple[tuple[str, str], ...], list[RightsRequest]]:
+        waiting = [alarm for alarm in alarm_views(connection, duress=False) if alarm.acknowledged_at is None]
+        return tuple((alarm.kind, alarm.place) for alarm in waiting), requests_of(connection)
+
+    alarms, requests = await gateway.governance.database.read(read)
+    standings = [request_view(gateway, request).standing for request in requests if request.answered_at is None]
+    books = total(await gateway.outbox.stats())
+    return Seen(books.quarantined, alarms, standings.count(Standing.OVERDUE), standings.count(Standing.DUE_SOON))
 
 
 def zone_of(gateway: Gateway) -> ZoneInfo:
@@ -94,7 +120,7 @@ def devices_headline(rows: Iterable[dict[str, Any]], waiting: int, t: Text) -> s
     return t("，".join(zh), ", ".join(en))
 
 
-def lamps(gateway: Gateway, t: Text) -> list[Lamp]:
+def lamps(gateway: Gateway, seen: Seen, t: Text) -> list[Lamp]:
     health = gateway.fleet.health
     online = gateway.fleet.online()
     faulty = any(h.state in {LinkState.NEEDS_PERSON, LinkState.STORAGE_FULL} for h in health.values())
@@ -106,6 +132,10 @@ def lamps(gateway: Gateway, t: Text) -> list[Lamp]:
             "bad" if faulty else "warn" if online < len(health) else "",
         )
     ]
+    if gateway.rules().doors:
+        count = len(seen.alarms)
+        words = t(f"{count} 告警", f"{count} alarm{'s' * (count > 1)}") if count else t("正常", "normal")
+        found.append(Lamp(t("门", "Doors"), words, "/doors", "bad" if count else ""))
     deliveries = gateway.upstreams.health
     failing = [name for name, delivery in deliveries.items() if delivery.failures]
     found.append(
@@ -158,9 +188,16 @@ def templates(gateway: Gateway, t: Text) -> dict[str, Any]:
     return {"tone": "ok", "state": t("可用", "Open"), "facts": facts}
 
 
-def counts(gateway: Gateway, quarantined: int) -> Counts:
+def counts(gateway: Gateway, seen: Seen) -> Counts:
     waiting = len(gateway.adms.gate.pending())
-    return Counts({"devices": (waiting, "warn"), "quarantine": (quarantined, "warn")})
+    return Counts(
+        {
+            "devices": (waiting, "warn"),
+            "doors": (len(seen.alarms), "bad"),
+            "quarantine": (seen.quarantined, "warn"),
+            "privacy": (seen.overdue + seen.due_soon, "bad" if seen.overdue else "warn"),
+        }
+    )
 
 
 async def names_of(gateway: Gateway, events: Iterable[Stored]) -> dict[str, str]:
@@ -255,9 +292,20 @@ async def today(gateway: Gateway, t: Text) -> dict[str, Any]:
     }
 
 
-def attention(gateway: Gateway, quarantined: int, t: Text) -> list[dict[str, str]]:
-    """What needs somebody, worst first."""
-    found = []
+def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], bool]) -> list[dict[str, str]]:
+    """What needs somebody, worst first, as far as their role may know."""
+    quarantined = seen.quarantined
+    found = [
+        {
+            "tone": "bad",
+            "icon": "alarm",
+            "title": f"{place}{t('：', ': ')}{t(*ALARMS.get(kind, (kind, kind)))}",
+            "detail": t("告警未确认", "not acknowledged yet"),
+            "href": "/doors",
+            "action": t("看这扇门", "See the door"),
+        }
+        for kind, place in (seen.alarms[:5] if may(Scope.DOORS_READ) else ())
+    ]
     for name, health in gateway.fleet.health.items():
         if health.state is LinkState.NEEDS_PERSON:
             found.append(
@@ -305,6 +353,22 @@ def attention(gateway: Gateway, quarantined: int, t: Text) -> list[dict[str, str
         for name, delivery in gateway.upstreams.health.items()
         if delivery.failures > 2
     ]
+    if (seen.overdue or seen.due_soon) and may(Scope.PRIVACY_READ):
+        found.append(
+            {
+                "tone": "bad" if seen.overdue else "warn",
+                "icon": "shield",
+                "title": t(f"{seen.overdue} 份个人信息请求已逾期", f"{seen.overdue} requests of people are overdue")
+                if seen.overdue
+                else t(
+                    f"{seen.due_soon} 份个人信息请求将在 3 个工作日内到期",
+                    f"{seen.due_soon} requests of people are due within 3 working days",
+                ),
+                "detail": t("自核实身份起 15 个工作日内答复", "to be answered 15 working days after verification"),
+                "href": "/privacy",
+                "action": t("处理", "Handle"),
+            }
+        )
     if quarantined:
         found.append(
             {
@@ -321,7 +385,8 @@ def attention(gateway: Gateway, quarantined: int, t: Text) -> list[dict[str, str
 
 def headline(count: int, t: Text) -> str:
     if count:
-        return t(f"{count} 件事等您处理，其余一切正常", f"{count} things need you. Everything else is fine.")
+        english = "1 thing needs you" if count == 1 else f"{count} things need you"
+        return t(f"{count} 件事等您处理，其余一切正常", f"{english}. Everything else is fine.")
     return t("一切正常", "Everything is fine.")
 
 

@@ -1,0 +1,126 @@
+"""Every route and page against every role: who may do what, and what a stranger gets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fastapi import APIRouter
+
+from edge_agent.api.app import create_app
+from edge_agent.api.roles import ROLES, Role, Scope
+from tests.edge_agent.api.whole import PERSON, Whole, filled, whole_gateway
+
+PUBLIC = {"/healthz", "/readyz", "/api/v1/setup", "/api/v1/session"}
+PAGES = {
+    "/": Scope.STATUS_READ, "/more": Scope.STATUS_READ, "/health": Scope.STATUS_READ, "/live": Scope.EVENTS_READ,
+    "/devices": Scope.DEVICES_READ, "/doors": Scope.DOORS_READ, "/people": Scope.PEOPLE_READ,
+    "/people/p1001": Scope.PEOPLE_READ, "/privacy": Scope.PRIVACY_READ, "/events": Scope.EVENTS_READ,
+    "/upstreams": Scope.UPSTREAMS_READ, "/quarantine": Scope.UPSTREAMS_READ, "/audit": Scope.AUDIT_READ,
+    "/settings": Scope.CONFIG_READ, "/people/p1001/enrol": Scope.ENROL,
+}  # fmt: skip
+SNAPSHOT = Path(__file__).with_name("routes.txt")
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
+    async with whole_gateway(tmp_path) as made:
+        yield made
+
+
+async def test_every_route_answers_exactly_the_roles_that_hold_its_scope(whole: Whole) -> None:
+    wrong = []
+    for method, path, scope in whole.routes():
+        for role in Role:
+            if scope is None:
+                continue
+            status = await whole.status(method, filled(path), token=whole.tokens[role])
+            if (status == 403) != (scope not in ROLES[role]) or status in {401, 429} or status >= 500:
+                wrong.append((method, path, role, status))
+    assert not wrong
+
+
+async def test_a_stranger_is_let_into_nothing_but_sign_in_and_probes(whole: Whole) -> None:
+    for method, path, scope in whole.routes():
+        status = await whole.status(method, filled(path))
+        if scope is None:
+            assert path in PUBLIC
+        else:
+            assert status == 401, (method, path)
+
+
+async def test_a_stranger_finds_nothing_personal_anywhere(whole: Whole) -> None:
+    paths = {filled(path) for _, path, _ in whole.routes()} - {"/api/v1/events/stream"}
+    paths |= {*PAGES, "/login", "/setup", "/sealed", "/static/console.js", "/api/v1/openapi.json", "/people/p1001/x"}
+    paths |= {"/static/../agent.db", "/static/%2e%2e/agent.db", "//people", "/people/", "/docs", "/redoc"}
+    async with whole.client() as client:
+        for path in sorted(paths):
+            answer = await client.get(path)
+            assert answer.status_code < 500, path
+            for secret in (PERSON["name"], PERSON["user_id"], PERSON["card"], "the-admin", "of-admin"):
+                assert secret not in answer.text, path
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_pages_show_each_role_its_own(whole: Whole, role: Role) -> None:
+    for path, scope in PAGES.items():
+        status = await whole.status("GET", path, cookie=whole.cookies[role])
+        assert status == (200 if scope in ROLES[role] else 403), path
+
+
+async def test_pages_lead_a_stranger_to_the_sign_in(whole: Whole) -> None:
+    for path in set(PAGES) - {"/live"}:
+        assert await whole.status("GET", path) == 303, path
+    assert await whole.status("GET", "/live") == 403
+
+
+async def test_the_routes_and_their_scopes_are_the_agreed_ones(whole: Whole) -> None:
+    lines = [f"{method} {path} {scope or 'public'}" for method, path, scope in whole.routes()]
+    assert sorted(lines) == SNAPSHOT.read_text("utf-8").splitlines()
+
+
+async def test_errors_are_problem_details_whatever_raised_them(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with whole.client(Role.ADMIN) as client:
+
+        async def fails(*_: object) -> None:
+            raise RuntimeError("the secret is 4711")
+
+        monkeypatch.setattr(whole.agent.database, "read", fails)
+        broken = await client.get("/api/v1/people")
+        monkeypatch.undo()
+        answers = {
+            404: await client.get("/api/v1/nothing"),
+            405: await client.delete("/api/v1/people"),
+            422: await client.get("/api/v1/people?limit=0"),
+            428: await client.put("/api/v1/config", json={}),
+            412: await client.put("/api/v1/config", json={}, headers={"If-Match": '"99"'}),
+            413: await client.post("/api/v1/people", content=b"x" * (9 * 2**20)),
+            500: broken,
+        }
+    for status, answer in answers.items():
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json", status
+        body = answer.json()
+        assert body["status"] == status
+        assert body["title"]
+        assert body["request_id"] == answer.headers["x-request-id"]
+        assert answer.headers["x-frame-options"] == "DENY"
+    assert "4711" not in broken.text
+    assert "RuntimeError" in caplog.text  # the log tells what the answer does not
+    assert answers[422].json()["errors"][0]["field"] == "query.limit"
+    assert "GET" in answers[405].headers["allow"]
+    assert answers[412].headers["etag"] == '"1"'
+
+
+async def test_an_application_with_an_unguarded_route_is_not_served(whole: Whole) -> None:
+    careless = APIRouter()
+
+    @careless.get("/api/v1/leak")
+    async def leak() -> str:
+        return "everything"
+
+    with pytest.raises(RuntimeError, match="declares no scope"):
+        create_app(whole.app.state.access, [careless], public=[], state={})
