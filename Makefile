@@ -10,7 +10,7 @@ run: $(VENV)/.run  ## the agent on a simulated site
 	@$(BIN)/edge-agent demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,153 @@
+"""`make run` and the command line as a person has them: one process, its output, and commands beside it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START_S = 60
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("demo")]
+
+
+@dataclass
+class Demo:
+    """A running demonstration; `until` reads its output."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+
+    def until(self, words: str) -> str:
+        """The first new line that holds `words`."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if words in line:
+                return line
+        raise AssertionError(f"the demonstration ended without {words!r}:\n" + "".join(self.lines[-40:]))
+
+    def command(self, *words: str, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge_agent", *words, "--data", str(self.folder)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    def asked(self, *words: str) -> Any:
+        return json.loads(self.command(*words, "--json"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("demo")
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "edge_agent", "demo", "--plain", "--port", "0", "--folder", str(folder),
+            "--faces", str(folder / "none"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    made = Demo(process, folder)
+    try:
+        made.until("devices=8/8")
+        yield made
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_it_says_where_the_console_is_and_how_to_get_in(demo: Demo) -> None:
+    welcome = "".join(demo.lines[:4])
+    assert "https://127.0.0.1:" in welcome
+    assert "one-time token" in welcome
+    assert "SHA-256" in welcome
+
+
+def test_status_and_devices_speak_to_machines(demo: Demo) -> None:
+    assert demo.asked("status")["devices"] == 8
+    kinds = {device["kind"] for device in demo.asked("devices")}
+    assert kinds == {"zkteco", "adms", "isapi", "uhppote", "osdp", "fingerprint_uart"}
+
+
+def test_a_door_is_opened_and_the_audit_knows(demo: Demo) -> None:
+    assert "done" in demo.command("doors", "open", "south-gate")
+    assert any(row["action"] == "door.open" for row in demo.asked("audit", "show"))
+    assert demo.asked("audit", "verify")["intact"] is True
+
+
+def test_configuration_is_code(demo: Demo, tmp_path: Path) -> None:
+    document = json.loads(demo.command("config", "show"))
+    document["site"] = "another name"
+    file = tmp_path / "site.json"
+    file.write_text(json.dumps(document), "utf-8")
+    [change] = demo.asked("config", "diff", str(file))["changes"]
+    assert (change["path"], change["after"]) == ("site", "another name")
+    assert demo.asked("config", "apply", str(file))["version"] == 2
+    demo.command("config", "rollback", "1")
+    assert [version["version"] for version in demo.asked("config", "history")] == [3, 2, 1]
+
+
+def test_people_come_from_a_file_and_bad_rows_are_named(demo: Demo, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("name,user_id\n新员工,7001\n,7002\n", "utf-8")
+    done = demo.command("people", "import", str(file), "--json", status=1)
+    report = json.loads(done)
+    assert report["added"] == 1
+    assert report["refused"][0]["line"] == 3
+    assert [person["name"] for person in demo.asked("people", "list", "7001")] == ["新员工"]
+
+
+def test_a_backup_is_made_while_it_runs(demo: Demo) -> None:
+    assert "gateway.backup" in demo.command("backup")
+    assert (demo.folder / "backup" / "gateway.backup").stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_ends_it_with_everything_delivered(demo: Demo) -> None:
+    demo.process.send_signal(signal.SIGINT)
+    summary = json.loads(demo.until('"punched"'))
+    assert summary["punched"] > 0
+    assert summary["stored"] == summary["punched"]
+    assert summary["still_on_the_way"] == 0
+    assert demo.process.wait(30) == 0
+
+
+def test_without_an_agent_the_command_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent", "status", "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "edge-agent run" in done.stderr
+
+
+def test_check_names_what_is_wrong_in_a_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('[gateway]\nname = "gw"\ntenant = "t"\n[[site.devices]]\nname = "a"\nkind = "zkteko"\n', "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent", "check", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    for word in ("site.devices[0].kind", "zkteko", "zkteco"):
+        assert word in done.stderr
