@@ -16,6 +16,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from device_drivers import catalog
+from device_drivers.adms.link import Hooks
 from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
@@ -36,6 +37,7 @@ from edge_agent.credentials import Credentials
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.outbox import Event, Outbox
 from edge_agent.delivery.upstreams import Upstreams
+from edge_agent.device_templates import DeviceTemplates
 from edge_agent.doors import Doors
 from edge_agent.enrolment import Enrolment
 from edge_agent.entry import Entry
@@ -88,9 +90,6 @@ class Agent:
         self.roster = Roster(keys.derive("cards"))
         self.outbox = Outbox(database, clock=clock)
         self.attendance = Attendance(database, self.roster, clock=clock)
-        self.adms = AdmsServer(
-            journal=DatabaseJournal(database, keys.derive("terminal commands"), clock=clock), clock=clock
-        )
         self.fleet = Fleet(
             database,
             self.attendance,
@@ -101,6 +100,22 @@ class Agent:
         )
         self.biometrics = Biometrics.open(
             config.keys, gateway.data_dir, tenant=gateway.tenant, site=lambda: self.site, now=clock
+        )
+        self.device_templates = DeviceTemplates(
+            database=database,
+            store=self.biometrics.store,
+            roster=self.roster,
+            audit=self.audit,
+            terms=self.biometrics.terms,
+            sensor_on=self.biometrics.sensor_on,
+            device_of=self._device_of,
+            now=clock,
+        )
+        self.adms = AdmsServer(
+            # Pictures have no hook: they are dropped unseen and counted.
+            hooks=Hooks(template=self.device_templates.pushed),
+            journal=DatabaseJournal(database, keys.derive("terminal commands"), clock=clock),
+            clock=clock,
         )
         self.credentials = Credentials(database, self.roster)
         self.doors = Doors(database, presence, rules=lambda: self.rules, driver=self.fleet.driver, now=clock)
@@ -257,6 +272,7 @@ class Agent:
     async def _follow(self) -> None:
         """Bring each new version into force."""
         number = 0
+        admitted: set[str] = set()  # terminals that call us
         while True:
             version = await self.configuration.changed_since(number)
             number, site = version.number, version.site
@@ -264,6 +280,10 @@ class Agent:
             self.attendance.configure(source_of(device, site) for device in site.devices)
             await self.upstreams.follow(site.upstreams, allowed_hosts=site.privacy.allowed_hosts)
             await self.fleet.follow(device.for_driver(site.timezone) for device in site.devices if device.enabled)
+            calling = {device.serial for device in site.devices if device.kind == "adms" and device.enabled}
+            for serial in admitted - calling:
+                self.adms.forget(serial)
+            admitted = calling
             await self.biometrics.follow()
             self.in_force.set()
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))
@@ -316,6 +336,7 @@ class Agent:
             await self.outbox.prune(now - timedelta(days=self.site.retention.events_days))
             await self.anchor_audit()
             await self.biometrics.keep_house(self._periods())
+            await self.device_templates.audit_drops()
             await asyncio.sleep(HOUSEKEEPING_S)
 
     async def refresh_backup(self) -> None:
@@ -351,6 +372,12 @@ class Agent:
     def _source(self, device: str) -> Source:
         found = next((d for d in self.site.devices if d.name == device), None)
         return source_of(found, self.site) if found else Source(device)
+
+    def _device_of(self, serial: str) -> str | None:
+        """The configured device with this serial number."""
+        return next((d.name for d in self.site.devices if d.serial == serial), None) or next(
+            (name for name, health in self.fleet.health.items() if health.serial == serial), None
+        )
 
     async def anchor_audit(self) -> audit.Anchor | None:
         """Send the chain's end upstream and keep it beside the database."""

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from templates_store.records import ConsentState, StoredConsent
 from templates_store.template import Consent, Modality, Purpose, SubjectId
 
 LONGEST = timedelta(days=1095)  # BIPA 15(a): three years since the last interaction, the strictest cap known
@@ -197,3 +198,23 @@ def fault_of(
     if not terms.accepts(consent.notice_version):
         return ConsentFault.NOTICE_OUTDATED
     return ConsentFault.EXPIRED if now >= consent.expires_at else None
+
+
+def on_record(stored: StoredConsent, terms: Terms, *, now: datetime) -> Consent:
+    """The consent on record, for further templates that it covers. Raises ConsentRefused if it does not hold now."""
+    fault = fault_of(stored, terms, modality=stored.modality, purpose=stored.purpose, now=now)
+    if fault is None and stored.state is not ConsentState.VALID:
+        fault = ConsentFault.MISSING
+    if fault is not None:
+        raise ConsentRefused(fault)
+    return Consent(
+        subject_id=stored.subject_id,
+        modality=stored.modality,
+        purpose=stored.purpose,
+        notice_version=stored.notice_version,
+        given_at=stored.given_at,
+        expires_at=stored.expires_at,
+        evidence_sha256=stored.evidence_sha256,
+        legal_basis=stored.legal_basis,
+        basis_reference=stored.basis_reference,
+    )
