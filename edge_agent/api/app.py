@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent import __version__
-from edge_agent.api import problems
-from edge_agent.api.access import AccessControl, scope_of
-from edge_agent.api.roles import Scope as AccessScope
+from edge_agent.api import openapi, problems
+from edge_agent.api.access import AccessControl
+from edge_agent.api.openapi import route_scope
 from edge_agent.database import StorageError
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Shell:
             if started:
                 raise
             full = isinstance(exc, StorageError)
-            log.error("request_failed request=%s path=%s", request_id, scope["path"], exc_info=exc)
+            log.exception("request_failed request=%s path=%s", request_id, scope["path"])
             problem = problems.Problem(
                 503 if full else 500,
                 "the database takes no writes now" if full else "a fault of the gateway; its log tells more",
@@ -107,11 +108,6 @@ def check_routes(app: FastAPI, routers: Iterable[APIRouter], public: Iterable[st
         raise RuntimeError(f"{sorted(unseen)} were not checked for a scope")
 
 
-def route_scope(route: APIRoute) -> AccessScope | None:
-    """The scope a route asks for; None if it asks for none."""
-    return next((scope for each in route.dependant.dependencies if (scope := scope_of(each.call))), None)
-
-
 def create_app(
     access: AccessControl, routers: Iterable[APIRouter], *, public: Iterable[str], state: dict[str, object]
 ) -> FastAPI:
@@ -123,7 +119,8 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # the interactive page loads scripts from elsewhere
         redoc_url=None,
-        responses=problems.responses(401, 403, 429),
+        responses=problems.responses(*openapi.ALWAYS),
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.access = access
     for name, value in state.items():
@@ -135,5 +132,12 @@ def create_app(
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(HTTPException, problems.on_http)
     app.add_middleware(Shell)
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = openapi.describe(app, api_routes(routers))
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]
     check_routes(app, routers, public)
     return app

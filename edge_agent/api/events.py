@@ -113,7 +113,11 @@ async def list_events(
     )
 
 
-@router.get("/export", response_class=StreamingResponse)
+@router.get(
+    "/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}},
+)
 async def export_events(
     caller: Annotated[Caller, Depends(require(Scope.EXPORT))],
     context: Context,
@@ -160,7 +164,7 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
-@router.get("/stream", response_class=StreamingResponse)
+@router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
 async def stream_events(
     caller: Reader, request: Request, context: Context, events: Events, filters: Filter, after: Cursor = None
 ) -> StreamingResponse:

@@ -91,7 +91,7 @@ async def alive() -> str:
     return "ok\n"
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"content": {"application/json": {}}}})
 async def ready(request: Request) -> JSONResponse:
     """Punches are recorded: the database takes writes."""
     running: Gateway = request.app.state.gateway

@@ -17,7 +17,8 @@ from fastapi import FastAPI
 from edge_agent.agent import Agent
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE
-from edge_agent.api.app import api_routes, route_scope
+from edge_agent.api.app import api_routes
+from edge_agent.api.openapi import route_scope
 from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.api.server import ROUTERS, application
 from edge_agent.config import parse

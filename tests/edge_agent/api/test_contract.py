@@ -1,0 +1,112 @@
+"""The OpenAPI document is the contract: requests made from it, right and wrong, are answered as it says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import argon2
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from edge_agent.api.access import RateLimit
+from edge_agent.api.roles import Role, Scope
+from tests.edge_agent.api.whole import Whole, whole_gateway
+
+ENDLESS = "/api/v1/events/stream"
+EXAMPLES = 6
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.response_headers_conformance,
+]
+
+
+@dataclass
+class Served:
+    """The application and the loop it runs on; the tests here are not coroutines, because their generator is not."""
+
+    runner: asyncio.Runner
+    whole: Whole
+
+    def ask(self, case: schemathesis.Case) -> httpx.Response:
+        prepared = requests.Request(**case.as_transport_kwargs(base_url="https://gw.example")).prepare()
+        body = prepared.body.encode() if isinstance(prepared.body, str) else prepared.body
+        headers = {name: value for name, value in prepared.headers.items() if name.lower() != "authorization"}
+
+        async def send() -> httpx.Response:
+            async with self.whole.client(Role.ADMIN) as client:
+                return await client.request(str(prepared.method), str(prepared.url), content=body, headers=headers)
+
+        return self.runner.run(send())
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with asyncio.Runner() as runner:
+        context = whole_gateway(tmp_path)
+        whole = runner.run(context.__aenter__())
+        whole.app.state.access.requests = RateLimit(per_s=1e9, burst=1e9)
+        whole.app.state.access.sign_ins = RateLimit(per_s=1e9, burst=1e9)
+        whole.agent.roster._hasher = argon2.PasswordHasher(1, 8, 1)
+        try:
+            yield Served(runner, whole)
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+def test_generated_requests_are_answered_as_the_document_says(
+    served: Served, mode: schemathesis.GenerationMode
+) -> None:
+    schema = schemathesis.openapi.from_dict(served.whole.app.openapi())
+    asked = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.path == ENDLESS:
+            continue
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def meets_the_contract(case: schemathesis.Case) -> None:
+            nonlocal asked
+            asked += 1
+            case.validate_response(served.ask(case), checks=CHECKS)
+
+        with contextlib.suppress(Unsatisfiable):  # nothing wrong can be sent where nothing is taken
+            meets_the_contract()
+    assert asked > 100
+
+
+def test_every_operation_says_who_may_call_it_and_how_it_fails(served: Served) -> None:
+    document: dict[str, Any] = served.whole.app.openapi()
+    assert document["openapi"].startswith("3.1")
+    scopes = {scope.value for scope in Scope}
+    seen = set()
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            seen.add(operation["operationId"])
+            assert operation["security"] == [] or operation["x-scope"] in scopes, (method, path)
+            for status, answer in operation["responses"].items():
+                if status.startswith(("4", "5")) and path != "/readyz":
+                    assert "application/problem+json" in answer["content"], (method, path, status)
+    assert len(seen) == sum(len(item) for item in document["paths"].values())
+    assert "HTTPValidationError" not in str(document)
