@@ -15,7 +15,7 @@ import io
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -72,13 +72,23 @@ def new_subject() -> str:
 
 
 class Roster:
-    """`key` is 32 secret bytes from the key provider; without it card hashes cannot be tried out."""
+    """`key` is 32 secret bytes from the key provider; without it card hashes cannot be tried out.
 
-    def __init__(self, key: bytes, *, hasher: PasswordHasher | None = None) -> None:
+    `seal_number` gives a card's number sealed, for devices that need it, or None where no device does.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        *,
+        hasher: PasswordHasher | None = None,
+        seal_number: Callable[[str], bytes | None] | None = None,
+    ) -> None:
         if len(key) < 16:
             raise ValueError("the card key needs 16 bytes or more")
         self._key = key
         self._hasher = hasher or PasswordHasher()
+        self._seal_number = seal_number or (lambda _number: None)
 
     def card_digest(self, number: str) -> bytes:
         """Readers write one number in many ways: case and leading zeros do not count."""
@@ -213,6 +223,8 @@ class Roster:
             connection.execute(
                 "INSERT INTO cards VALUES (?, ?, ?, ?)", (digest, subject, number.strip()[-4:], utc_text(now))
             )
+        if (sealed := self._seal_number(number.strip())) is not None:
+            connection.execute("INSERT OR REPLACE INTO sealed_cards VALUES (?, ?)", (digest, sealed))
 
     def remove_card(self, connection: sqlite3.Connection, number: str) -> bool:
         return bool(connection.execute("DELETE FROM cards WHERE digest = ?", (self.card_digest(number),)).rowcount)

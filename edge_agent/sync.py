@@ -6,6 +6,11 @@ Who would not fit is refused by name before anything is sent, and a bad item nev
 
 A controller that decides alone gets a person only for doors and times it can keep: a schedule that has no profile
 on the device is left out rather than widened to every hour.
+
+Cards rest as keyed hashes, which no device can use. Where the enterprise keeps a device's people from here
+(`options.sync`), card numbers entered from then on are kept a second time, sealed (`card_numbers`); others are told as
+not known here. A card that the device has already, and that belongs to the person, stays as it is. PINs rest as
+Argon2id and are never given to a device; one that was set there stays.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from edge_agent.credentials import person_of
 from edge_agent.database import Database
 from edge_agent.policy.rules import EVERY_TIME, Rules
 from edge_agent.roster import Roster
+from templates_store.template import SubjectId
 
 BATCH = 50  # people a request: progress is seen, and a broken link costs little
 
@@ -54,6 +60,8 @@ class Plan:
     refused: tuple[ItemResult, ...] = ()
     foreign: tuple[str, ...] = ()  # on the device, not ours: left alone
     unchanged: int = 0
+    cards_unknown: tuple[str, ...] = ()  # people whose card number is not known here
+    people: Mapping[str, SubjectId] = field(default_factory=dict, repr=False)  # wanted there, by the device's number
 
     @property
     def empty(self) -> bool:
@@ -79,6 +87,9 @@ class Wanted:
 
     users: tuple[DeviceUser, ...]
     refused: tuple[ItemResult, ...] = field(default=())
+    cards_unknown: tuple[str, ...] = ()
+    people: Mapping[str, SubjectId] = field(default_factory=dict, repr=False)
+    cards: Mapping[str, frozenset[bytes]] = field(default_factory=dict, repr=False)  # digests, by the device's number
 
 
 Progress = Callable[[int, int], Awaitable[None]]
@@ -106,7 +117,10 @@ def compare(
         if key in there:
             differing = differences(user, there[key], able, by_card=by_card)
             if differing:
-                change.append(Change(replace(user, user_id=there[key].user_id), differing))
+                # What is set at the device alone stays: a PIN, an administrator's rights at the menu.
+                old = there[key]
+                kept = replace(user, user_id=old.user_id, pin=user.pin or old.pin, privilege=old.privilege)
+                change.append(Change(kept, differing))
             else:
                 unchanged += 1
     new = [user for key, user in here.items() if key not in there]
@@ -117,7 +131,16 @@ def compare(
         ItemResult(user.user_id, ok=False, reason=f"the device is full: it holds {able.max_users} people")
         for user in new[room:]
     )
-    return Plan(tuple(new[:room]), tuple(change), remove, wanted.refused + full, foreign, unchanged)
+    return Plan(
+        tuple(new[:room]),
+        tuple(change),
+        remove,
+        wanted.refused + full,
+        foreign,
+        unchanged,
+        wanted.cards_unknown,
+        wanted.people,
+    )
 
 
 def differences(wanted: DeviceUser, found: DeviceUser, able: Capabilities, *, by_card: bool) -> tuple[str, ...]:
@@ -154,12 +177,14 @@ class Sync:
         rules: Callable[[], Rules],
         driver: Callable[[str], object | None],
         open_card: Callable[[bytes], str],
+        now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._roster = roster
         self._rules = rules
         self._driver = driver
         self._open_card = open_card  # for devices that need the number itself
+        self._now = now
 
     async def plan(self, device: str, *, by_card: bool, profiles: Mapping[str, int] | None = None) -> Plan:
         """What would change on `device`. `profiles`: schedule -> the device's time profile.
@@ -171,12 +196,28 @@ class Sync:
         found = await keeper.users()
         rules = self._rules()
 
-        def work(connection: sqlite3.Connection) -> tuple[Wanted, set[bytes]]:
-            ours = connection.execute("SELECT digest FROM device_people WHERE device = ?", (device,))
-            return self._wanted(connection, device, rules, able, by_card, profiles or {}), {d for (d,) in ours}
+        if not any(door.device == device for door in rules.doors.values()):
+            able = replace(able, doors=0)  # it decides about no door of ours: who may pass is not our matter
 
-        wanted, digests = await self._database.read(work)
-        return compare(wanted, found, able, ours=lambda key: self._roster.card_digest(key) in digests, by_card=by_card)
+        def work(connection: sqlite3.Connection) -> tuple[Wanted, set[bytes], set[str]]:
+            ours = {d for (d,) in connection.execute("SELECT digest FROM device_people WHERE device = ?", (device,))}
+            numbers: set[str] = set()
+            if by_card:
+                ours |= {digest for (digest,) in connection.execute("SELECT digest FROM cards")}
+            else:
+                rows = connection.execute("SELECT user_id FROM device_users WHERE device IN (?, '')", (device,))
+                numbers = {number for (number,) in rows}
+            return self._wanted(connection, device, rules, able, by_card, profiles or {}), ours, numbers
+
+        wanted, digests, numbers = await self._database.read(work)
+        wanted = self._with_cards_there(wanted, found)
+        return compare(
+            wanted,
+            found,
+            able,
+            ours=lambda key: key in numbers or self._roster.card_digest(key) in digests,
+            by_card=by_card,
+        )
 
     async def apply(self, device: str, plan: Plan, *, by_card: bool, progress: Progress | None = None) -> Report:
         """Carry a plan out: removals first, they make room. Raises LookupError."""
@@ -217,23 +258,33 @@ class Sync:
         by_card: bool,
         profiles: Mapping[str, int],
     ) -> Wanted:
-        users, refused = [], []
+        users: list[DeviceUser] = []
+        refused: list[ItemResult] = []
+        unknown: list[str] = []
+        people: dict[str, SubjectId] = {}
+        digests: dict[str, frozenset[bytes]] = {}
         for subject, name, number in connection.execute(
             "SELECT p.subject, p.name, (SELECT d.user_id FROM device_users d WHERE d.subject = p.subject"
             " AND d.device IN (?, '') ORDER BY d.device DESC LIMIT 1) FROM people p ORDER BY p.subject",
             (device,),
         ).fetchall():
-            cards = self._cards(connection, subject) if by_card or Feature.CARDS in able.features else []
-            if (by_card and not cards) or (not by_card and number is None):
+            if number is None and not by_card:
                 continue
             made = self._user(connection, subject, device, rules, profiles, decides=bool(able.doors) or by_card)
+            if made is None:
+                continue
             if isinstance(made, ItemResult):
                 refused.append(made)
-            elif made is not None and by_card:
+                continue
+            held, cards = self._cards(connection, subject) if by_card or Feature.CARDS in able.features else ([], [])
+            if len(cards) < len(held) and (by_card or not cards):
+                unknown.append(subject)
+            if by_card:
                 users += [replace(made, user_id=card, card=card, name=name) for card in cards]
-            elif made is not None:
+            else:
                 users.append(replace(made, user_id=number, card=cards[0] if cards else "", name=name))
-        return Wanted(tuple(users), tuple(refused))
+                people[number], digests[number] = SubjectId(subject), frozenset(held)
+        return Wanted(tuple(users), tuple(refused), tuple(unknown), people, digests)
 
     def _user(
         self,
@@ -247,11 +298,15 @@ class Sync:
     ) -> DeviceUser | ItemResult | None:
         """Without number and card yet; None if the person has nothing to do with this device."""
         person = person_of(connection, subject)
-        if person is None or not person.enabled:
+        now = self._now()
+        if person is None or not person.enabled or (person.valid_until is not None and person.valid_until <= now):
             return None
-        plain = DeviceUser("", valid_from=person.valid_from, valid_until=person.valid_until)
-        if not decides:
-            return plain
+        if not decides:  # attendance terminals keep no dates reliably
+            return DeviceUser("") if person.valid_from is None or person.valid_from <= now else None
+        first, last = (
+            at and at.astimezone(rules.zone).replace(tzinfo=None) for at in (person.valid_from, person.valid_until)
+        )
+        plain = DeviceUser("", valid_from=first, valid_until=last)
         doors: dict[int, set[str]] = {}
         for door in rules.doors.values():
             if door.device == device and (schedules := rules.privileges(person.groups, door.name)):
@@ -268,18 +323,28 @@ class Sync:
             return ItemResult(subject, ok=False, reason=f"schedules that the device cannot keep: {names}")
         return replace(plain, doors=tuple(sorted(doors)), schedule=profiles[next(iter(only))])
 
-    def _cards(self, connection: sqlite3.Connection, subject: str) -> list[str]:
+    def _cards(self, connection: sqlite3.Connection, subject: str) -> tuple[list[bytes], list[str]]:
+        """Digests of every card, and the numbers of those that are known here."""
         rows = connection.execute(
-            "SELECT s.sealed FROM cards c JOIN sealed_cards s ON s.digest = c.digest WHERE c.subject = ?"
-            " ORDER BY c.added_at",
+            "SELECT c.digest, s.sealed FROM cards c LEFT JOIN sealed_cards s ON s.digest = c.digest"
+            " WHERE c.subject = ? ORDER BY c.added_at, c.digest",
             (subject,),
-        )
-        return [self._open_card(sealed) for (sealed,) in rows]
+        ).fetchall()
+        return [digest for digest, _ in rows], [self._open_card(sealed) for _, sealed in rows if sealed is not None]
 
-
-def keep_card(connection: sqlite3.Connection, roster: Roster, number: str, *, sealed: bytes) -> None:
-    """Keep a card's number for devices that decide alone; the card itself must have been added."""
-    connection.execute("INSERT OR REPLACE INTO sealed_cards VALUES (?, ?)", (roster.card_digest(number), sealed))
+    def _with_cards_there(self, wanted: Wanted, found: Sequence[DeviceUser]) -> Wanted:
+        """A card on the device that is the person's own stays, whether or not its number is known here."""
+        there = {user.user_id: user.card for user in found if user.card}
+        users, known = [], set()
+        for user in wanted.users:
+            card = there.get(user.user_id, "")
+            if card and self._roster.card_digest(card) in wanted.cards.get(user.user_id, ()):
+                known.add(wanted.people[user.user_id])
+                users.append(replace(user, card=card))
+            else:
+                users.append(user)
+        unknown = tuple(subject for subject in wanted.cards_unknown if subject not in known)
+        return replace(wanted, users=tuple(users), cards_unknown=unknown)
 
 
 def _plain(card: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from device_drivers.devices import Capabilities, DeviceUser, Feature, ItemResult
 from edge_agent.credentials import Rights
-from edge_agent.sync import Plan, Sync, Wanted, compare, differences, keep_card
+from edge_agent.delivery.event import utc_text
+from edge_agent.sync import Plan, Sync, Wanted, compare, differences
 from tests.flows.site import LINK_GONE, RULES, Site, Terminal, site
 
 TERMINAL = Capabilities(frozenset({Feature.USERS, Feature.CARDS, Feature.PINS}))
@@ -86,11 +88,13 @@ def sync_of(s: Site) -> Sync:
         rules=lambda: s.rules,
         driver=s.devices.get,
         open_card=lambda sealed: sealed.decode(),
+        now=s.clock.now,
     )
 
 
 async def give_card(s: Site, number: str) -> None:
-    await s.database.write(lambda c: keep_card(c, s.roster, number, sealed=number.encode()))
+    digest = s.roster.card_digest(number)
+    await s.database.write(lambda c: c.execute("INSERT INTO sealed_cards VALUES (?, ?)", (digest, number.encode())))
 
 
 async def test_a_terminal_comes_to_hold_who_is_in_the_roster_and_loses_who_left(s: Site) -> None:
@@ -181,3 +185,55 @@ async def test_a_card_number_rests_sealed_and_goes_with_the_card(s: Site) -> Non
     await give_card(s, "1111")
     await s.database.write(lambda c: s.roster.remove_card(c, "1111"))
     assert await s.database.read(lambda c: c.execute("SELECT count(*) FROM sealed_cards").fetchone()) == (0,)
+
+
+async def test_a_card_that_nobody_told_us_is_named_and_the_persons_own_one_on_the_device_stays(s: Site) -> None:
+    terminal = s.devices["zk-1"] = Terminal("zk-1")
+    for name, number, card in (("ann", "1", "1111"), ("bob", "2", "2222"), ("eve", "3", "3333")):
+        await s.add(name, number=number, card=card)
+    await give_card(s, "3333")
+    terminal.people = {"1": user("1", name="Ann", card="1111"), "2": user("2", name="Bob", card="9999")}
+    made = await sync_of(s).plan("zk-1", by_card=False)
+    assert made.cards_unknown == ("bob",)
+    assert [(c.user.user_id, c.user.card, c.fields) for c in made.change] == [("2", "", ("card",))]
+    assert [(u.user_id, u.card) for u in made.add] == [("3", "3333")]
+    assert made.people == {"1": "ann", "2": "bob", "3": "eve"}
+
+
+async def test_a_controller_is_not_given_cards_that_nobody_told_us(s: Site) -> None:
+    s.devices["panel"] = Controller("panel")
+    s.set_rules({**RULES, "groups": [{"name": "staff", "grants": [{"doors": ["front"]}]}]})
+    await s.add("ann", card="1111")
+    made = await sync_of(s).plan("panel", by_card=True)
+    assert (made.add, made.cards_unknown) == ((), ("ann",))
+
+
+async def test_what_is_set_at_the_device_alone_stays(s: Site) -> None:
+    terminal = s.devices["zk-1"] = Terminal("zk-1")
+    await s.add("ann", number="1")
+    terminal.people = {"1": user("1", name="Anne", pin="1234", privilege=14)}
+    [change] = (await sync_of(s).plan("zk-1", by_card=False)).change
+    assert (change.user.name, change.user.pin, change.user.privilege) == ("Ann", "1234", 14)
+
+
+async def test_who_is_over_or_not_yet_there_is_not_on_the_terminal(s: Site) -> None:
+    terminal = s.devices["zk-1"] = Terminal("zk-1")
+    await s.add("ann", number="1", valid_until=s.clock.at + timedelta(days=1))
+    await s.add("bob", number="2")
+    future = utc_text(s.clock.at + timedelta(days=2))
+    await s.database.write(lambda c: c.execute("UPDATE people SET valid_from = ? WHERE subject = 'bob'", (future,)))
+    sync = sync_of(s)
+    made = await sync.plan("zk-1", by_card=False)
+    assert [u.user_id for u in made.add] == ["1"]
+    await sync.apply("zk-1", made, by_card=False)
+    s.clock.move(days=3)
+    later = await sync.plan("zk-1", by_card=False)
+    assert (later.remove, [u.user_id for u in later.add]) == (("1",), ["2"])
+    assert set(terminal.people) == {"1"}
+
+
+async def test_somebody_of_ours_who_was_put_there_by_hand_is_taken_off_when_suspended(s: Site) -> None:
+    terminal = s.devices["zk-1"] = Terminal("zk-1")
+    await s.add("ann", number="1", rights=Rights(enabled=False))
+    terminal.people = {"1": user("1", name="Ann")}
+    assert (await sync_of(s).plan("zk-1", by_card=False)).remove == ("1",)
