@@ -115,6 +115,7 @@ class Supervisor:
                 self._lost(LinkState.OFFLINE, "the driver ended without a reason")
                 pause = self.pauses.next()
             except (AuthenticationFailed, WrongDevice) as exc:
+                _not_cancelled()
                 if isinstance(exc, WrongDevice) and await self._moved():
                     continue
                 self._lost(LinkState.NEEDS_PERSON, str(exc))
@@ -126,6 +127,7 @@ class Supervisor:
                 if asyncio.get_running_loop().time() - started >= STEADY_S:
                     self.pauses.reset()
                 self._lost(LinkState.OFFLINE, str(exc) or type(exc).__name__)
+                _not_cancelled()
                 if isinstance(exc, LinkError) and await self._moved():
                     continue
                 pause = self.pauses.next()
@@ -135,6 +137,7 @@ class Supervisor:
                 log.exception("driver_fault device=%s", self.config.name)
                 self._lost(LinkState.OFFLINE, f"fault in the driver: {type(exc).__name__}")
                 pause = self.pauses.next()
+            _not_cancelled()
             await self._rest(pause)
 
     async def _connection(self) -> None:
@@ -250,6 +253,14 @@ class Supervisor:
             self.health.state, self.health.since = state, self.clock()
         if self.changed:
             self.changed(self.health)
+
+
+def _not_cancelled() -> None:
+    """A link that breaks while its task is being cancelled hides the cancellation: before Python 3.13 a TaskGroup
+    whose body failed tells of the failure alone. Raises CancelledError if that happened."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -286,3 +286,23 @@ def test_pauses_grow_with_jitter_up_to_a_ceiling() -> None:
     high.reset()
     assert high.next() == 1
     assert high.next(longest=True) == 8
+
+
+async def test_a_link_that_breaks_while_the_agent_stops_does_not_keep_it_running() -> None:
+    network = Network()
+
+    async def breaks_on_the_way_out(record: Record) -> None:
+        network.running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LinkError("reset by peer") from None
+
+    network.script = [breaks_on_the_way_out]
+    task = asyncio.create_task(supervisor(network).run())
+    async with asyncio.timeout(5):
+        await network.running.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert len(network.made) == 1
