@@ -164,6 +164,12 @@ class Fleet:
         return others
 
 
+def pins(connection: sqlite3.Connection) -> dict[str, tuple[str, str]]:
+    """(serial, address) by device, as learned."""
+    rows = connection.execute("SELECT device, serial, address FROM device_pins")
+    return {device: (serial, address) for device, serial, address in rows}
+
+
 def _pin(connection: sqlite3.Connection, found: DeviceConfig, configured: str, now: datetime) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO device_pins VALUES (?, ?, ?, ?, ?)",

@@ -39,7 +39,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "door": ("door", "reader", "point", "direction", "reason", "reason_code", "basis", "mode", "warnings"),
 }
 # What an event means without naming anybody: always there.
-PLAIN = ("state", "modality", "notice_version", "count", "fault", "seq", "mac", "version", "gap")
+PLAIN = ("state", "modality", "notice_version", "count", "fault", "seq", "mac", "version", "gap", "public_key")
 
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "edge-agent."
