@@ -29,6 +29,7 @@ from edge_agent.api.server import serve
 from edge_agent.arming import Arming
 from edge_agent.attendance import Attendance, Source
 from edge_agent.biometrics import Biometrics
+from edge_agent.card_numbers import CardNumbers
 from edge_agent.command_journal import DatabaseJournal
 from edge_agent.conclusion import Conclusion
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
@@ -50,13 +51,14 @@ from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
 from edge_agent.roster import Roster
 from edge_agent.sensing import Sensing
+from edge_agent.sync import Sync
+from edge_agent.sync_runs import KEEP_PEOPLE, SyncRuns, kept
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
 RELIEF_S = 5.0
 COMMAND_LINE = "command-line"
 COMMAND_LINE_LIFETIME = timedelta(days=366)  # ends with the next start
-KEEP_PEOPLE = frozenset({"zkteco", "adms", "isapi", "c3", "uhppote"})  # kinds with people in their own memory
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,10 @@ class Agent:
         self.adms_port = 0
         self.audit = audit.AuditLog(keys.derive("audit"))
         self.configuration = Configuration(database, key=keys.derive("configuration"))
-        self.roster = Roster(keys.derive("cards"))
+        self.card_numbers = CardNumbers(
+            keys.derive("card numbers"), needed=lambda: any(kept(device) for device in self.site.devices)
+        )
+        self.roster = Roster(keys.derive("cards"), seal_number=self.card_numbers.seal)
         self.outbox = Outbox(database, clock=clock)
         self.attendance = Attendance(database, self.roster, clock=clock)
         self.fleet = Fleet(
@@ -176,6 +181,23 @@ class Agent:
             delivered=self._all_delivered,
             now=clock,
         )
+        self.sync = SyncRuns(
+            database=database,
+            sync=Sync(
+                database=database,
+                roster=self.roster,
+                rules=lambda: self.rules,
+                driver=self.fleet.driver,
+                open_card=self.card_numbers.open,
+                now=clock,
+            ),
+            templates=self.device_templates,
+            audit=self.audit,
+            site=lambda: self.site,
+            driver=self.fleet.driver,
+            serial_of=self._serial_of,
+            now=clock,
+        )
         self.upstreams = Upstreams(
             database,
             self.outbox,
@@ -227,6 +249,7 @@ class Agent:
             biometrics=self.biometrics,
             enrolment=self.enrolment,
             erasure=self.erasure,
+            sync=self.sync,
             make_backup=self.make_backup,
             started_at=self.started_at,
             data_dir=self.config.gateway.data_dir,
@@ -248,6 +271,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.upstreams.run(), name="upstreams")
             group.create_task(self.fleet.run(), name="fleet")
+            group.create_task(self.sync.run(), name="sync")
             group.create_task(self._follow(), name="configuration")
             group.create_task(self.entry.run(), name="entry")
             group.create_task(self.arming.run(), name="arming")
@@ -285,6 +309,8 @@ class Agent:
                 self.adms.forget(serial)
             admitted = calling
             await self.biometrics.follow()
+            await self.database.write(self.card_numbers.forget_unneeded)
+            await self.sync.follow(site)
             self.in_force.set()
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))
 
@@ -378,6 +404,11 @@ class Agent:
         return next((d.name for d in self.site.devices if d.serial == serial), None) or next(
             (name for name, health in self.fleet.health.items() if health.serial == serial), None
         )
+
+    def _serial_of(self, device: str) -> str:
+        health = self.fleet.health.get(device)
+        configured = next((d.serial for d in self.site.devices if d.name == device), "")
+        return (health.serial if health else "") or configured
 
     async def anchor_audit(self) -> audit.Anchor | None:
         """Send the chain's end upstream and keep it beside the database."""

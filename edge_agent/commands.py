@@ -123,6 +123,46 @@ def devices(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as
         )
 
 
+SYNC_TIMEOUT_S = 900.0  # a push terminal takes its commands when it calls
+
+
+@app.command()
+def sync(
+    device: str,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="执行，否则只预览 · carry it out instead of only asking")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    data: FolderOption = None,
+    as_json: Json = False,
+) -> None:
+    """同步设备上的人员 · what would change on a device, or change it"""
+    with running(config, data) as agent:
+        answer = agent.call("POST" if apply else "GET", f"/api/v1/devices/{device}/sync", timeout=SYNC_TIMEOUT_S).json()
+    refused = answer["failed" if apply else "refused"]
+    if as_json:
+        print_json(answer)
+    elif apply:
+        out.print(f"完成 done {answer['done']}，失败 failed {len(refused)}", highlight=False)
+        if answer["interrupted"]:
+            out.print(f"[yellow]▲[/] 中断 interrupted: {escape(answer['interrupted'])}", highlight=False)
+    else:
+        words = (
+            ("新增 add", "add"), ("更改 change", "change"), ("移除 remove", "remove"), ("模板 templates", "templates"),
+            ("不属于本系统 foreign", "foreign"), ("卡号未知 card not known here", "cards_unknown"),
+        )  # fmt: skip
+        for word, key in words:
+            items = [f"{i['key']} ({', '.join(i['fields'])})" if isinstance(i, dict) else i for i in answer[key]]
+            out.print(f"{word} {len(items)}: {escape(', '.join(items[:20]))}", highlight=False)
+        if not answer["kept"]:
+            out.print("[dim]options.sync 未开启，不会更改 · not switched on for this device: nothing is changed[/]")
+    if not as_json:
+        for item in refused:
+            out.print(f"[yellow]▲[/] {escape(item['key'])}: {escape(item['reason'])}", highlight=False)
+    if apply and (refused or answer["interrupted"]):
+        raise typer.Exit(1)
+
+
 @doors_app.command("list")
 def doors_list(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
     """全部门 · every door"""

@@ -28,6 +28,7 @@ from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.policy.rules import Rules
 from edge_agent.roster import Roster
+from edge_agent.sync_runs import SyncRuns
 
 T = TypeVar("T")
 
@@ -77,6 +78,7 @@ class Gateway:
     biometrics: Biometrics
     enrolment: Enrolment
     erasure: Erasure
+    sync: SyncRuns
     make_backup: Callable[[], Awaitable[Path]]
     started_at: datetime
     data_dir: Path
