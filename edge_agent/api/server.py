@@ -22,6 +22,7 @@ from edge_agent.api import (
     people,
     privacy,
     session,
+    sync,
     tokens,
     upstreams,
 )
@@ -36,7 +37,8 @@ from edge_agent.console.routes import ConsoleRoutes
 from edge_agent.database import Database
 
 ROUTERS = (
-    session, tokens, configuration, audit, events, upstreams, devices, doors, people, enrolments, privacy, health,
+    session, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, enrolments, privacy,
+    health,
 )  # fmt: skip
 MAX_CONNECTIONS = 400
 
