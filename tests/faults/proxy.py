@@ -19,6 +19,7 @@ class FaultProxy:
     unavailable: float = 0.15
     dropped_before: float = 0.05
     ack_dropped: float = 0.10
+    lines: set[asyncio.Task[None]] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=lambda: {"503": 0, "dropped": 0, "ack lost": 0, "passed": 0})
 
     @contextlib.asynccontextmanager
@@ -28,15 +29,28 @@ class FaultProxy:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
+            for line in list(self.lines):
+                line.cancel()
+            await asyncio.gather(*self.lines, return_exceptions=True)
+            await server.wait_closed()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.readexactly(_length(head))
-                if not await self._request(head + body, writer):
-                    break
-        writer.transport.abort()
+        line = asyncio.current_task()
+        if line is None:
+            return
+        self.lines.add(line)
+        try:
+            # Cancelled, it ends quietly: asyncio's stream server asks a handler for its error.
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    body = await reader.readexactly(_length(head))
+                    if not await self._request(head + body, writer):
+                        break
+        finally:
+            self.lines.discard(line)
+            writer.transport.abort()
+            await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
 
     async def _request(self, request: bytes, writer: asyncio.StreamWriter) -> bool:
         """Whether the client's connection goes on."""
