@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent import __version__
@@ -23,6 +24,8 @@ from edge_agent.database import StorageError
 log = logging.getLogger(__name__)
 
 MAX_BODY = 8 * 1024 * 1024  # an enrolment photo; everything else is far smaller
+# Starlette would put uploads over a megabyte into a file in /tmp, as they came: photographs stay in memory.
+MultiPartParser.spool_max_size = MAX_BODY + 1
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self';"
