@@ -106,6 +106,23 @@ def stored_hash(connection: sqlite3.Connection, name: str) -> tuple[str | None, 
     return (row[0], row[1]) if row else (None, None)
 
 
+def set_password(connection: sqlite3.Connection, name: str, password_hash: str) -> None:
+    connection.execute(
+        "UPDATE accounts SET password = ?, failures = 0, locked_until = NULL WHERE name = ?", (password_hash, name)
+    )
+
+
+def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None) -> None:
+    connection.execute("UPDATE accounts SET totp_secret = ? WHERE name = ?", (sealed, name))
+
+
+def set_disabled(connection: sqlite3.Connection, name: str, *, disabled: bool) -> None:
+    """Raises ValueError if no administrator who may sign in would be left."""
+    connection.execute("UPDATE accounts SET disabled = ? WHERE name = ?", (int(disabled), name))
+    if not connection.execute("SELECT 1 FROM accounts WHERE role = ? AND NOT disabled", (Role.ADMIN,)).fetchone():
+        raise ValueError("disabled: the last administrator stays")
+
+
 def password_matches(password_hash: str | None, password: str) -> bool:
     """Takes as long for an unknown account as for a wrong password. Call it in a thread."""
     try:
@@ -187,8 +204,9 @@ def close_session(connection: sqlite3.Connection, session_id: str) -> None:
     connection.execute("DELETE FROM sessions WHERE id_hash = ?", (_hash(session_id),))
 
 
-def close_all_sessions(connection: sqlite3.Connection, account: str) -> int:
-    return connection.execute("DELETE FROM sessions WHERE account = ?", (account,)).rowcount
+def close_all_sessions(connection: sqlite3.Connection, account: str, *, but: str = "") -> int:
+    """End every session of an account, except the one in clear that is named."""
+    return connection.execute("DELETE FROM sessions WHERE account = ? AND id_hash != ?", (account, _hash(but))).rowcount
 
 
 def sessions(connection: sqlite3.Connection) -> list[tuple[str, str, str, str, str, str]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
+from device_drivers import catalog
 from device_drivers import devices as contract
 from device_drivers.devices import CommandState
 from device_drivers.errors import DeviceError
@@ -17,13 +19,16 @@ from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
-from edge_agent.config import ConfigError
+from edge_agent.config import ConfigError, Device
 from edge_agent.configuration import StaleVersion, public
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 Reader = Annotated[Caller, Depends(require(Scope.DEVICES_READ))]
 Writer = Annotated[Caller, Depends(require(Scope.DEVICES_WRITE))]
 Commander = Annotated[Caller, Depends(require(Scope.DEVICES_COMMAND))]
+
+
+PROBE_TIMEOUT_S = 15.0
 
 
 class DeviceView(BaseModel):
@@ -137,6 +142,41 @@ async def approve_device(body: Approval, caller: Writer, context: Context, runni
     await _add(entry, caller, context, reason=f"approve {waiting.serial}")
     running.adms.gate.forget_pending(waiting.serial)
     return device_view(running, body.name)
+
+
+class Found(BaseModel):
+    """What a device says of itself."""
+
+    vendor: str
+    model: str
+    serial: str
+    firmware: str
+
+
+@router.post("/probe", responses=responses(502))
+async def probe_device(body: NewDevice, caller: Writer, context: Context) -> Found:
+    """Ask a device who it is, before it is added. Nothing is kept."""
+    site = context.configuration.site
+    try:
+        config = Device.model_validate(body.model_dump()).for_driver(site.timezone)
+        driver = catalog.make(config)
+    except ValueError as exc:
+        raise Problem(422, f"the device cannot be made from this: {_words(exc)}", code="invalid") from None
+    await context.note(Entry(actor=caller.name, action="device.probe", object=body.address[:64]))
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            found = await driver.probe()
+    except (DeviceError, TimeoutError, OSError, ValueError) as exc:
+        raise Problem(502, f"{body.address[:64]}: {exc or 'no answer'}", code="device") from None
+    finally:
+        await driver.close()
+    return Found(vendor=found.vendor, model=found.model, serial=found.serial, firmware=found.firmware)
+
+
+def _words(exc: ValueError) -> str:
+    if isinstance(exc, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:3])
+    return str(exc)
 
 
 @router.delete("/{name}", status_code=204, responses=responses(404, 412))

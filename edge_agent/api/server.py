@@ -19,8 +19,10 @@ from edge_agent.api import (
     enrolments,
     events,
     health,
+    own_account,
     people,
     privacy,
+    rights,
     session,
     sync,
     tokens,
@@ -37,8 +39,8 @@ from edge_agent.console.routes import ConsoleRoutes
 from edge_agent.database import Database
 
 ROUTERS = (
-    session, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, enrolments, privacy,
-    health,
+    session, own_account, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, rights,
+    enrolments, privacy, health,
 )  # fmt: skip
 MAX_CONNECTIONS = 400
 
@@ -55,6 +57,7 @@ def application(gateway: Gateway) -> FastAPI:
             "gateway": gateway,
             "outbox": gateway.outbox,
             "roster": gateway.roster,
+            "name": gateway.name,
         },
     )
 

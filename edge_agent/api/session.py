@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field, SecretStr
@@ -198,6 +198,49 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
     entry = Entry(actor=caller.name, action="account.add", object=body.name, details={"role": body.role})
     made = await context.act(caller.name, entry, work)
     return AccountView(name=made.name, role=made.role, second_factor=False, disabled=False)
+
+
+class AccountChange(BaseModel):
+    """What is left out stays. Any of them ends the account's sessions."""
+
+    password: SecretStr | None = Field(None, max_length=accounts.MAX_PASSWORD)
+    disabled: bool | None = None
+    second_factor: Literal[False] | None = Field(None, description="false takes it off, for a lost telephone")
+
+
+@router.patch("/accounts/{name}", responses=responses(404, 409, 422))
+async def change_account(name: str, body: AccountChange, caller: Administrator, context: Context) -> AccountView:
+    """Reset somebody's password or second factor, or shut the account."""
+    hashed = ""
+    if body.password is not None:
+        try:
+            accounts.check_new_password(body.password.get_secret_value(), name=name)
+        except accounts.BadPassword as exc:
+            raise Problem(422, str(exc), code="password") from None
+        hashed = await asyncio.to_thread(accounts.hash_password, body.password.get_secret_value())
+
+    def work(connection: sqlite3.Connection) -> accounts.Account:
+        if accounts.find(connection, name) is None:
+            raise Problem(404, f"there is no account {name[:32]!r}", code="unknown")
+        if hashed:
+            accounts.set_password(connection, name, hashed)
+        if body.second_factor is False:
+            accounts.set_totp(connection, name, None)
+        if body.disabled is not None:
+            try:
+                accounts.set_disabled(connection, name, disabled=body.disabled)
+            except ValueError as exc:
+                raise Problem(409, str(exc), code="last_administrator") from None
+        accounts.close_all_sessions(connection, name, but=caller.session_id)
+        changed = accounts.find(connection, name)
+        if changed is None:
+            raise LookupError(name)
+        return changed
+
+    details = {"fields": sorted(body.model_fields_set)}
+    entry = Entry(actor=caller.name, action="account.change", object=name[:32], details=details)
+    made = await context.act(caller.name, entry, work)
+    return AccountView(name=made.name, role=made.role, second_factor=made.has_totp, disabled=made.disabled)
 
 
 @router.get("/sessions")

@@ -66,6 +66,7 @@ class ConsoleRoutes:
             "/settings": self.settings,
             "/health": self.health,
             "/more": self.more,
+            "/account": self.account,
         }
         for path, page in pages.items():
             app.router.routes.append(Route(path, page, methods=["GET"]))
@@ -428,6 +429,22 @@ class ConsoleRoutes:
         ]
         return self._pages.render(
             request, "health.html", caller, cur="health", headline=words, checks=checks, facts=facts
+        )
+
+    async def account(self, request: Request) -> Response:
+        """One's own password and second factor; every role has them."""
+        caller = await self._pages.caller(request, Scope.STATUS_READ)
+        if isinstance(caller, Response):
+            return caller
+        mine = await self._database.read(lambda c: accounts.find(c, caller.name))
+        return self._pages.render(
+            request,
+            "account.html",
+            caller,
+            cur="account",
+            name=caller.name,
+            role=caller.role.value if caller.role else "",
+            has_totp=bool(mine and mine.has_totp),
         )
 
     async def sealed(self, request: Request) -> Response:

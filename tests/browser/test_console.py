@@ -13,7 +13,7 @@ from tests.shared_data import shared
 
 PAGES = (
     "/", "/doors", "/people", "/people/p1006", "/events", "/devices", "/upstreams", "/quarantine", "/privacy",
-    "/audit", "/health", "/settings", "/more", "/people/p1006/enrol?modality=fingerprint",
+    "/audit", "/account", "/health", "/settings", "/more", "/people/p1006/enrol?modality=fingerprint",
 )  # fmt: skip
 UNNAMED = """() => [...document.querySelectorAll("a[href],button,input:not([type=hidden]),select,textarea,summary")]
   .filter(e => e.checkVisibility() && !(e.ariaLabel || e.labels?.length || e.textContent.trim() || e.title))

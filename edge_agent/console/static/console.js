@@ -59,6 +59,10 @@ function values(form) {
 function done(el, data) {
   if (el.dataset.then) { location.href = el.dataset.then.replace("{name}", encodeURIComponent(data.name ?? data.id ?? "")); return; }
   if (el.dataset.show) { const out = $(el.dataset.show); out.textContent = data.token ?? JSON.stringify(data, null, 2); out.closest("[hidden]")?.removeAttribute("hidden"); out.hidden = false; }
+  if (el.dataset.qr) {
+    const next = $(el.dataset.qr); next.hidden = false; el.hidden = true;
+    $("[data-secret]", next).textContent = data.secret; $("[data-picture]", next).src = "data:image/svg+xml," + encodeURIComponent(data.svg); $("input", next).focus();
+  }
   if (el.dataset.done) { sessionStorage.setItem("toast", el.dataset.done); location.reload(); }
 }
 { const kept = sessionStorage.getItem("toast"); if (kept) { sessionStorage.removeItem("toast"); toast(kept); } }

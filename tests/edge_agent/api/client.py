@@ -11,7 +11,7 @@ import argon2
 import httpx
 from fastapi import FastAPI
 
-from edge_agent.api import access_tokens, audit, configuration, events, people, session, tokens, upstreams
+from edge_agent.api import access_tokens, audit, configuration, events, own_account, people, session, tokens, upstreams
 from edge_agent.api.access import CSRF_HEADER, AccessControl
 from edge_agent.api.app import create_app
 from edge_agent.api.context import Governance
@@ -77,7 +77,7 @@ async def make_site(folder: Path, seed: SiteConfig | None = None) -> Site:
     roster = Roster(b"r" * 32, hasher=argon2.PasswordHasher(1, 8, 1))
     app = create_app(
         AccessControl(database, now=clock),
-        [m.router for m in (session, tokens, configuration, audit, events, upstreams, people)],
+        [m.router for m in (session, own_account, tokens, configuration, audit, events, upstreams, people)],
         public=session.PUBLIC,
         state={"governance": governance, "outbox": outbox, "roster": roster},
     )

@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.api import accounts
 from tests.edge_agent.api.client import Site, make_site
+from tests.edge_agent.api.whole import Whole, whole_gateway
 
 SCHEMA = Path(__file__).resolve().parents[3] / "edge_agent" / "schema" / "0004_governance.sql"
 
@@ -33,6 +34,12 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     yield made
     for close in made.closers:
         close()
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
+    async with whole_gateway(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,8 @@ from edge_agent.api.access import RateLimit
 from edge_agent.api.roles import Role, Scope
 from tests.edge_agent.api.whole import Whole, whole_gateway
 
-ENDLESS = "/api/v1/events/stream"
-EXAMPLES = 6
+LEFT_OUT = {"/api/v1/events/stream", "/api/v1/devices/probe"}  # endless; asks hosts that a generator made up
+EXAMPLES = 5
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     openapi_checks.status_code_conformance,
@@ -74,7 +74,7 @@ def test_generated_requests_are_answered_as_the_document_says(
     asked = 0
     for found in schema.get_all_operations():
         operation = found.ok()
-        if operation.path == ENDLESS:
+        if operation.path in LEFT_OUT:
             continue
 
         @settings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from fastapi import APIRouter
 
 from edge_agent.api.app import create_app
 from edge_agent.api.roles import ROLES, Role, Scope
-from tests.edge_agent.api.whole import PERSON, Whole, filled, whole_gateway
+from tests.edge_agent.api.whole import PERSON, Whole, filled
 
 PUBLIC = {"/healthz", "/readyz", "/api/v1/setup", "/api/v1/session"}
 PAGES = {
@@ -18,15 +17,10 @@ PAGES = {
     "/devices": Scope.DEVICES_READ, "/doors": Scope.DOORS_READ, "/people": Scope.PEOPLE_READ,
     "/people/p1001": Scope.PEOPLE_READ, "/privacy": Scope.PRIVACY_READ, "/events": Scope.EVENTS_READ,
     "/upstreams": Scope.UPSTREAMS_READ, "/quarantine": Scope.UPSTREAMS_READ, "/audit": Scope.AUDIT_READ,
+    "/account": Scope.STATUS_READ,
     "/settings": Scope.CONFIG_READ, "/people/p1001/enrol": Scope.ENROL,
 }  # fmt: skip
 SNAPSHOT = Path(__file__).with_name("routes.txt")
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with whole_gateway(tmp_path) as made:
-        yield made
 
 
 async def test_every_route_answers_exactly_the_roles_that_hold_its_scope(whole: Whole) -> None:

@@ -98,7 +98,10 @@ async def whole_gateway(folder: Path) -> AsyncIterator[Whole]:
             "site": "HQ",
             "timezone": "Asia/Shanghai",
             "devices": [{"name": "panel", "kind": "uhppote", "address": "192.0.2.9", "attendance": False}],
-            "access": {"doors": [{"name": "gate", "device": "panel", "relay": 1, "verify": [["card"]]}]},
+            "access": {
+                "doors": [{"name": "gate", "device": "panel", "relay": 1, "verify": [["card"]]}],
+                "groups": [{"name": "staff", "grants": [{"doors": ["gate"]}]}],
+            },
         },
     }
     agent = await Agent.open(parse(document, source="test"))
