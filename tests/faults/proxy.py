@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
+
+from tests.faults import lines
 
 REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
@@ -19,38 +21,17 @@ class FaultProxy:
     unavailable: float = 0.15
     dropped_before: float = 0.05
     ack_dropped: float = 0.10
-    lines: set[asyncio.Task[None]] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=lambda: {"503": 0, "dropped": 0, "ack lost": 0, "passed": 0})
 
-    @contextlib.asynccontextmanager
-    async def serve(self):  # type: ignore[no-untyped-def]
-        server = await asyncio.start_server(self._client, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-            for line in list(self.lines):
-                line.cancel()
-            await asyncio.gather(*self.lines, return_exceptions=True)
-            await server.wait_closed()
+    def serve(self) -> AbstractAsyncContextManager[int]:
+        return lines.serve(self._client)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = asyncio.current_task()
-        if line is None:
-            return
-        self.lines.add(line)
-        try:
-            # Cancelled, it ends quietly: asyncio's stream server asks a handler for its error.
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while True:
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    body = await reader.readexactly(_length(head))
-                    if not await self._request(head + body, writer):
-                        break
-        finally:
-            self.lines.discard(line)
-            writer.transport.abort()
-            await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(_length(head))
+            if not await self._request(head + body, writer):
+                return
 
     async def _request(self, request: bytes, writer: asyncio.StreamWriter) -> bool:
         """Whether the client's connection goes on."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
+
+from tests.faults import lines
 
 START = datetime(2026, 11, 23, 8, 0)  # noqa: DTZ001 - a terminal's clock knows no zone
 AHEAD = 400  # punches a terminal makes beyond what was acknowledged
@@ -64,23 +65,16 @@ class Site:
     def acknowledged(self) -> int:
         return sum(len(terminal.acknowledged) for terminal in self.terminals.values())
 
-    @contextlib.asynccontextmanager
-    async def serve(self) -> AsyncIterator[int]:
-        server = await asyncio.start_server(self._client, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
+    def serve(self) -> AbstractAsyncContextManager[int]:
+        return lines.serve(self._client)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            hello = json.loads(await reader.readline())
-            terminal = self.terminals[hello["serial"]]
-            if terminal.numbered:
-                await self._shuffled(terminal, reader, writer)
-            else:
-                await self._in_order(terminal, hello["cursor"], reader, writer)
-        writer.close()
+        hello = json.loads(await reader.readline())
+        terminal = self.terminals[hello["serial"]]
+        if terminal.numbered:
+            await self._shuffled(terminal, reader, writer)
+        else:
+            await self._in_order(terminal, hello["cursor"], reader, writer)
 
     async def _push(
         self,
