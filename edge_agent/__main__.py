@@ -25,6 +25,7 @@ from edge_agent.identity_keys import BadKeyFile
 
 if TYPE_CHECKING:
     from edge_agent.config import Device
+    from edge_agent.decommission import Report
 
 app = typer.Typer(
     name="edge-agent",
@@ -107,8 +108,12 @@ async def _run(settings: AgentConfig) -> None:
     """Until SIGTERM or Ctrl-C; then everything ends in order."""
     from edge_agent.agent import Agent
     from edge_agent.api.server import bootstrap_token
+    from edge_agent.decommission import ordered
     from templates_store.memory import harden
 
+    if ordered(settings.gateway.data_dir):
+        err.print("这台网关已停用 · this gateway was decommissioned; it captures nothing any more", highlight=False)
+        raise typer.Exit(1)
     for shortfall in harden().shortfalls:
         logging.getLogger(__name__).warning("hygiene %s", shortfall)
     agent = await Agent.open(settings)
@@ -221,6 +226,47 @@ def restore(
         err.print(f"[red]没有恢复 · not restored:[/] {exc or type(exc).__name__}", highlight=False)
         raise typer.Exit(1) from None
     out.print(f"● {', '.join(report.members)} · {report.made_at.isoformat(timespec='seconds')}", highlight=False)
+
+
+@app.command()
+def decommission(
+    config: ConfigOption = DEFAULT_CONFIG,
+    confirm: Annotated[str, typer.Option(help="网关名 · the gateway's name")] = "",
+    leave_devices: Annotated[bool, typer.Option(help="放弃连不上的设备 · give up devices that do not answer")] = False,
+) -> None:
+    """永久停用：停止采集、清空设备、销毁密钥、签署报告 · end this gateway for good (stop the agent first)"""
+    settings = read_config(config)
+    from edge_agent.decommission import NotConfirmed
+
+    name = confirm or typer.prompt("输入网关名以确认 · type the gateway's name to confirm")
+    try:
+        report = asyncio.run(_decommission(settings, name, leave_devices=leave_devices))
+    except NotConfirmed as exc:
+        err.print(str(exc), highlight=False)
+        raise typer.Exit(1) from None
+    print_json(report.document)
+    if not report.complete:
+        err.print(f"尚待清空 · still to be wiped: {', '.join(report.pending)}", highlight=False)
+        raise typer.Exit(1)
+
+
+async def _decommission(settings: AgentConfig, name: str, *, leave_devices: bool) -> Report:
+    """Run the agent once more, without capture, to tell recipients and wipe devices."""
+    from edge_agent import decommission as ending
+    from edge_agent.agent import Agent
+
+    if (finished := ending.reported(settings.gateway.data_dir)) is not None:
+        return finished
+    agent = await Agent.open(settings)
+    working = asyncio.create_task(agent.run())
+    try:
+        await agent.in_force.wait()
+        return await ending.decommission(agent, actor="command line", confirm_host=name, leave_devices=leave_devices)
+    finally:
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+        await agent.close()
 
 
 @app.command("identify")
