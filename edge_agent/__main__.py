@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from edge_agent import __version__, commands
+from edge_agent import __version__, commands, logs
 from edge_agent.commands import DEFAULT_CONFIG, ConfigOption, FolderOption, Json, data_folder, err, out, print_json
 from edge_agent.config import AgentConfig, ConfigError, load
 from edge_agent.database import Database, StorageError, utc_now
@@ -52,14 +52,10 @@ def read_config(path: Path) -> AgentConfig:
 @app.callback()
 def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="调试日志 · debug log")] = False,
+    log_json: Annotated[bool, typer.Option(help="JSON 日志 · log as JSON lines")] = False,
+    log_file: Annotated[Path | None, typer.Option(help="日志文件，自动轮转 · a log file that rotates")] = None,
 ) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.configure(verbose=verbose, as_json=log_json, file=log_file)
 
 
 @app.command()
