@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +52,8 @@ def data_folder(config: Path, data: Path | None) -> Path:
 def running(config: Path, data: Path | None) -> Iterator[LocalClient]:
     """The agent, or its words and exit status 1."""
     try:
-        yield LocalClient(data_folder(config, data))
+        with closing(LocalClient(data_folder(config, data))) as client:
+            yield client
     except NotRunning as exc:
         err.print(f"[red]没有运行 · not running:[/] {escape(str(exc))}", highlight=False)
         raise typer.Exit(1) from None

@@ -71,6 +71,9 @@ class LocalClient:
             trust_env=False,
         )
 
+    def close(self) -> None:
+        self._http.close()
+
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Raises NotRunning if nobody answers, Refused with the agent's words."""
         try:

@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +38,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Strict-Transport-Security": "max-age=31536000",
 }
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class Shell:
@@ -70,13 +70,15 @@ class Shell:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                headers["X-Request-Id"] = request_id
-                # Assets hold nothing of anybody: the browser may keep them if it asks whether they changed.
-                kept = "no-cache" if scope["path"].startswith("/static/") else "no-store"
-                headers.setdefault("Cache-Control", kept)
+                given = list(message.get("headers", ()))
+                present = {name for name, _ in given}
+                given += [pair for pair in RAW_HEADERS if pair[0] not in present]
+                given.append((b"x-request-id", request_id.encode()))
+                if b"cache-control" not in present:
+                    # Assets hold nothing of anybody: the browser may keep them if it asks whether they changed.
+                    kept = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
+                    given.append((b"cache-control", kept))
+                message["headers"] = given
             await send(message)
 
         try:

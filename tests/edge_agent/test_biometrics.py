@@ -68,7 +68,7 @@ async def test_what_is_switched_off_again_leaves_the_store_too(opened: Opened) -
 def test_terms_are_the_configurations(opened: Opened) -> None:
     terms = opened.parts.terms()
     assert terms.switched_on == {Modality.FINGERPRINT}
-    assert (terms.notice_version, terms.accepted_versions) == ("n2", {"n1"})
+    assert (terms.notice_version, terms.accepted_versions) == ("n2", frozenset({"n1"}))
     assert (terms.templates_days, terms.assessment, terms.minor_age) == (90, "pia-1", 16)
 
 

@@ -226,9 +226,10 @@ class AgentSite:
 
 async def _first(working: asyncio.Task[None], *waits: Awaitable[object]) -> None:
     """Until all of `waits` hold, or the agent's own fault comes out."""
-    waiting = asyncio.gather(*waits)
+    waiting: asyncio.Future[Any] = asyncio.gather(*waits)
+    either: set[asyncio.Future[Any]] = {working, waiting}
     async with asyncio.timeout(PATIENCE_S):
-        await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if working.done():
         waiting.cancel()
         await working

@@ -1,0 +1,182 @@
+"""Devices that match or decide by themselves, kept in step by the whole agent over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from device_drivers.devices import Terminal
+from edge_agent.agent import Agent
+from edge_agent.commands import app
+from edge_agent.credentials import Rights
+from edge_agent.policy.consent import require
+from edge_agent.policy.requests import Verb
+from templates_store.records import PlacementState
+from templates_store.template import Modality, Purpose
+from tests.flows.agent_site import (
+    ADMS_SERIAL,
+    ANN,
+    BOB,
+    CARDS,
+    FACILITY,
+    AgentSite,
+    acts,
+    agent_site,
+    apply,
+    online,
+    people,
+    until,
+)
+
+SHOWN = {subject: FACILITY * 100_000 + number for subject, number in CARDS.items()}  # as the controller counts
+
+
+def kept(site: dict[str, Any], *names: str, **more: Any) -> dict[str, Any]:
+    """The same site, with the people of these devices kept from here."""
+    for device in site["devices"]:
+        if device["name"] in names:
+            device["options"] = {**device.get("options", {}), "sync": True}
+            device |= more
+    return site
+
+
+def on_terminal(s: AgentSite) -> set[str]:
+    return set(s.zk.memory.uids)
+
+
+async def settled(agent: Agent, device: str) -> None:
+    await until(lambda: (found := agent.sync.standing(device)).report is not None and not found.running)
+
+
+async def test_a_terminal_follows_the_roster_on_connecting_and_after_each_change(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s:
+        s.zk.add_user("9999", name="somebody else's")
+        async with s.running(kept(s.site("zk"), "zk")) as agent:
+            await people(agent)
+            await until(lambda: on_terminal(s) == {"1001", "1002", "9999"})
+            await settled(agent, "zk")
+            driver = agent.fleet.driver("zk")
+            assert isinstance(driver, Terminal)
+            await until(lambda: agent.sync.standing("zk").report and agent.sync.standing("zk").done)
+            assert {u.user_id: u.name for u in await driver.users()}["1001"] == "Ann"
+            await agent.credentials.set_rights([BOB], Rights(groups=("staff",), enabled=False))
+            await until(lambda: on_terminal(s) == {"1001", "9999"})
+            actions = await agent.database.read(lambda c: c.execute("SELECT action FROM audit").fetchall())
+            assert ("device.sync",) in actions
+
+
+async def test_a_device_that_is_not_kept_from_here_is_looked_at_and_never_changed(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s, s.running(s.site("zk")) as agent:
+        await people(agent)
+        await online(agent)
+        agent.sync.changed()
+        s.zk.memory.users.clear()
+        s.zk.memory.uids.clear()
+        assert [u.user_id for u in (await agent.sync.preview("zk")).plan.add] == ["1001", "1002"]
+        runner = CliRunner()
+        told = await _command(runner, s, "zk")
+        assert told.exit_code == 0
+        assert "options.sync" in told.output
+        refused = await _command(runner, s, "zk", "--apply")
+        assert refused.exit_code == 1
+        assert on_terminal(s) == set()
+
+
+async def _command(runner: CliRunner, s: AgentSite, *words: str) -> Any:
+    return await asyncio.to_thread(runner.invoke, app, ["sync", *words, "--data", str(s.data)])
+
+
+async def test_the_command_line_shows_what_would_change_and_carries_it_out(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s, s.running(kept(s.site("controller", "reader"), "controller")) as agent:
+        await online(agent)
+        await people(agent)
+        await until(lambda: set(s.controller.cards) == set(SHOWN.values()))
+        s.controller.cards.pop(SHOWN[BOB])  # by hand
+        runner = CliRunner()
+        shown = json.loads((await _command(runner, s, "controller", "--json")).output)
+        assert shown["add"] == [f"…{str(FACILITY << 16 | CARDS[BOB])[-4:]}"]
+        assert str(FACILITY << 16 | CARDS[BOB]) not in json.dumps(shown)
+        assert (await _command(runner, s, "controller", "--apply")).exit_code == 0
+        assert set(s.controller.cards) == set(SHOWN.values())
+
+
+async def test_a_controller_decides_alone_with_the_cards_it_was_given(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s:
+        async with s.running(kept(s.site("controller", "reader"), "controller")) as agent:
+            await online(agent)
+            await people(agent)
+            await until(lambda: set(s.controller.cards) == set(SHOWN.values()))
+            await agent.credentials.set_rights([BOB], Rights())
+            await until(lambda: set(s.controller.cards) == {SHOWN[ANN]})
+        assert s.controller.swipe(SHOWN[ANN], 1).granted  # nobody else is there
+        assert not s.controller.swipe(SHOWN[ANN], 2).granted
+        assert not s.controller.swipe(SHOWN[BOB], 1).granted
+
+
+async def test_card_numbers_are_kept_only_while_a_device_needs_them(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s:
+        site = s.site("controller", "reader")
+        async with s.running(site) as agent:
+            await online(agent)
+            await people(agent)
+            await apply(agent, kept(s.site("controller", "reader"), "controller"))
+            await until(lambda: agent.sync.standing("controller").report)
+            assert set((await agent.sync.preview("controller")).plan.cards_unknown) == {ANN, BOB}
+            await agent.database.write(lambda c: agent.roster.remove_card(c, str(FACILITY << 16 | CARDS[ANN])))
+            number = str(FACILITY << 16 | CARDS[ANN])
+            await agent.database.write(lambda c: agent.roster.add_card(c, ANN, number, now=agent.clock()))
+            await until(lambda: set(s.controller.cards) == {SHOWN[ANN]})
+            gone = asyncio.Event()
+
+            def left(count: int) -> None:
+                if count == 0:
+                    gone.set()
+
+            agent.database.watch(lambda c: c.execute("SELECT count(*) FROM sealed_cards").fetchone()[0], left)
+            await apply(agent, site)
+            await asyncio.wait_for(gone.wait(), 20)
+
+
+async def test_a_push_terminal_is_filled_to_its_limit_and_gives_back_templates(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s:
+        site = kept(s.site("adms"), "adms", biometrics=["face"]) | {
+            "modalities": {"face": {"enabled": True}},
+            "privacy": {"notice_version": "n1", "impact_assessment": "pia-1"},
+            "retention": {"templates_days": 365},
+        }
+        quick = {"quiet_s": 0.2, "sync": True, "command_timeout_s": 5.0}
+        site["devices"][0]["options"] = quick
+        async with s.running(site) as agent:
+            assert s.adms is not None
+            await online(agent)
+            given = [require(act, agent.biometrics.terms(), now=agent.clock()) for act in acts(ANN, Modality.FACE)]
+            for consent in given:
+                agent.biometrics.store.renew(consent)
+            s.adms.enrol("1001", "Ann", template=b"made by the terminal")
+            s.adms.enrol("1002", "Bob", template=b"without consent")
+            s.adms.enrol("7777", "Somebody")
+            await people(agent)
+            store = agent.biometrics.store
+            await until(lambda: store.templates_of(ANN, purpose=Purpose.ATTENDANCE))
+            [template] = store.templates_of(ANN, purpose=Purpose.ATTENDANCE)
+            assert (template.format.pipeline, template.payload) == ("device:biodata-9-39.3-0", b"made by the terminal")
+            assert store.placements(BOB) == []
+            await settled(agent, "adms")
+            s.adms.templates.clear()  # it was reset
+            await agent.sync.apply("adms", actor="li")
+            assert [pin for pin, *_ in s.adms.templates] == ["1001"]
+
+            s.adms.go_offline()
+            await agent.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="", modality=Modality.FACE)
+            assert {p.state for p in store.placements(ANN)} == {PlacementState.ERASING}
+            await agent.erasure.rekey()
+            assert not store.receipts(ANN)[-1].closed
+            s.adms.go_online()
+            await agent.erasure.retry()
+            assert s.adms.templates == {}
+            assert {p.device_serial for p in store.placements(ANN)} == {ADMS_SERIAL}
+            assert store.receipts(ANN)[-1].closed
