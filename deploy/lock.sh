@@ -4,7 +4,7 @@
 set -eu
 uv=$1
 shift
-compile() { "$uv" pip compile --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet "$@"; }
+compile() { "$uv" pip compile --universal --generate-hashes --no-header --no-annotate --quiet "$@"; }
 extras="--extra nats --extra mqtt --extra pkcs11 --extra oidc"
 # shellcheck disable=SC2086
 compile pyproject.toml $extras -o requirements.txt "$@"
