@@ -223,3 +223,16 @@ class Connection:
         if self._pending is not None and not self._pending.done():
             self._pending.set_exception(failure)
         self._wake.set()
+
+
+async def answers(host: str, port: int, timeout_s: float) -> bool:
+    """Whether a terminal answers there over UDP. The session it opens for us is ended again."""
+    try:
+        connection = await Connection.open(f"{host}:{port}", udp=True, timing=Timing(reply_s=timeout_s))
+        try:
+            await connection.ask(Command.CONNECT)
+        finally:
+            await connection.close()
+    except DeviceError:
+        return False
+    return True
