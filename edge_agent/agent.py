@@ -46,6 +46,7 @@ from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.identity_keys import IdentityKeys
 from edge_agent.local_client import Invitation
+from edge_agent.log_clearing import LogClearing
 from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
@@ -198,6 +199,7 @@ class Agent:
             serial_of=self._serial_of,
             now=clock,
         )
+        self.log_clearing = LogClearing(database=database, audit=self.audit, driver=self.fleet.driver, now=clock)
         self.upstreams = Upstreams(
             database,
             self.outbox,
@@ -250,6 +252,7 @@ class Agent:
             enrolment=self.enrolment,
             erasure=self.erasure,
             sync=self.sync,
+            log_clearing=self.log_clearing,
             make_backup=self.make_backup,
             started_at=self.started_at,
             data_dir=self.config.gateway.data_dir,

@@ -149,7 +149,7 @@ class Connection:
         return answer.payload
 
     async def live_events(self, *, timeout_s: float) -> list[LiveEvent]:
-        """Events waiting, at least one unless `timeout_s` passed. Raises what ended the connection."""
+        """Events waiting; none if `timeout_s` passed or somebody interrupts. Raises what ended the connection."""
         if not self._live and self.failure is None:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -160,6 +160,10 @@ class Connection:
         events = list(self._live)
         self._live.clear()
         return events
+
+    def interrupt(self) -> None:
+        """Let whoever waits for live events look up."""
+        self._wake.set()
 
     async def acknowledge(self, events: int) -> None:
         """Confirm `events` live events, the oldest first. Raises LinkError."""

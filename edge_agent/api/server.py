@@ -14,6 +14,7 @@ from edge_agent.api import (
     audit,
     certificate,
     configuration,
+    device_log,
     devices,
     doors,
     enrolments,
@@ -39,8 +40,8 @@ from edge_agent.console.routes import ConsoleRoutes
 from edge_agent.database import Database
 
 ROUTERS = (
-    session, own_account, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, rights,
-    enrolments, privacy, health,
+    session, own_account, tokens, configuration, audit, events, upstreams, devices, device_log, sync, doors,
+    people, rights, enrolments, privacy, health,
 )  # fmt: skip
 MAX_CONNECTIONS = 400
 
