@@ -11,6 +11,7 @@ import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -26,6 +27,7 @@ from pydantic import (
 
 from device_drivers import catalog, devices
 from device_drivers.links import split_address
+from edge_agent.delivery.sink import LOOPBACK
 from edge_agent.policy.rules import AccessRules
 from templates_store.template import Modality
 
@@ -173,14 +175,21 @@ class Upstream(Model):
     options: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _scheme(self) -> Upstream:
-        allowed = {
-            "webhook": ("https://", "http://127.0.0.1", "http://localhost", "http://[::1]"),
-            "nats": ("nats://", "tls://"),
-            "mqtt": ("mqtt://", "mqtts://"),
-        }[self.kind]
-        if not self.url.startswith(allowed):
-            raise ValueError(f"url must start with {' or '.join(allowed)} (plain http only to this machine)")
+    def _address(self) -> Upstream:
+        schemes = {"webhook": ("https",), "nats": ("nats", "tls"), "mqtt": ("mqtt", "mqtts")}[self.kind]
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as exc:
+            raise ValueError(f"url: {exc}") from None
+        plain_here = self.kind == "webhook" and parts.scheme == "http" and host in LOOPBACK
+        if parts.scheme not in schemes and not plain_here:
+            allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+            raise ValueError(f"url must start with {allowed} (plain http only to this machine)")
+        if not host:
+            raise ValueError("url names no host")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("url must not hold credentials; they go into username and password")
         return self
 
 
