@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 
 from device_drivers import catalog
 from device_drivers.adms.link import Hooks
-from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
+from device_drivers.listener import listen
 from edge_agent import audit
 from edge_agent.api import access_tokens
 from edge_agent.api.certificate import ServerCertificate, describe, tls_context

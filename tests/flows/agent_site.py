@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from device_drivers.adms.listener import listen
+from device_drivers.listener import listen
 from device_drivers.simulated.adms import SimulatedAdms
 from device_drivers.simulated.c3 import SimulatedC3
 from device_drivers.simulated.fingerprint_uart import SimulatedModule

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import trustme
 
-from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
+from device_drivers.listener import listen
 from tests.device_drivers.adms.site import Recorder, config, on_a_socket, running
 
 
