@@ -40,7 +40,8 @@ class SimulatedAdms:
     opened: list[tuple[int, int]] = field(default_factory=list)  # door, seconds
     reboots: int = 0
     commands: list[str] = field(default_factory=list)
-    photos: list[bytes] = field(default_factory=list)
+    photos: list[bytes] = field(default_factory=list)  # to be pushed
+    pictures: set[str] = field(default_factory=set)  # pins whose picture it compares faces with
     drift: timedelta = timedelta()
     zone_minutes: int | None = None
     silent_commands: bool = False  # takes commands and never confirms them
@@ -71,7 +72,8 @@ class SimulatedAdms:
         self._woken.set()
 
     def push_photo(self, user_id: str, jpeg: bytes) -> None:
-        """A snapshot nobody asked for."""
+        """A picture nobody asked for; the terminal keeps it too."""
+        self.pictures.add(user_id)
         content = base64.b64encode(jpeg).decode()
         self.photos.append(
             f"BIOPHOTO PIN={user_id}\tFileName={user_id}.jpg\tType=9\tSize={len(content)}\tContent={content}\n".encode()
@@ -270,8 +272,12 @@ class SimulatedAdms:
         pin = fields.get("pin", "")
         if table in {"userinfo", "user"}:
             self.users.pop(pin, None)
+            self.pictures.discard(pin)
             for key in [key for key in self.templates if key[0] == pin]:
                 del self.templates[key]
+            return 0
+        if table == "biophoto":
+            self.pictures.discard(pin)
             return 0
         if table == "biodata":
             for key in [key for key in self.templates if key[0] == pin and key[1] == fields.get("type", key[1])]:

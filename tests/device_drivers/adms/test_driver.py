@@ -133,8 +133,12 @@ async def test_templates_move_between_equal_algorithms_alone(security: bool) -> 
         assert not bad.ok
         assert "biodata-9-35.4-0" in bad.reason
         assert not any("MajorVer=35" in command for command in device.commands)
-        assert all(result.ok for result in await terminal.delete_templates("8", modality="face"))
+        device.pictures.add("8")
+        deleted = await terminal.delete_templates("8", modality="face")
+        assert all(result.ok for result in deleted)
+        assert len({result.key for result in deleted}) == len(deleted)
         assert await terminal.templates("8") == []
+        assert device.pictures == set()  # it would make the template anew from that
 
 
 async def test_a_panel_tells_who_may_pass_which_door_and_until_when() -> None:
