@@ -131,8 +131,10 @@ async def listen(
     `shut_out` says of a source address whether it is sent away unheard: `AdmsServer.shut_out`.
     """
     config = Config(
-        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_S,
-        h11_max_incomplete_event_size=MAX_HEAD, server_header=False, date_header=False,
+        app, interface="asgi3", log_config=None, access_log=False, lifespan="off", ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S, h11_max_incomplete_event_size=MAX_HEAD, server_header=False,
+        date_header=False,
+        proxy_headers=False,  # a source address is what the socket says, never what a header claims
     )  # fmt: skip
     config.load()
     state = ServerState()

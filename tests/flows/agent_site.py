@@ -136,6 +136,13 @@ class AgentSite:
                 "username": self.isapi.username,
                 "password": self.isapi.password,
             },
+            "pushing": {
+                "kind": "isapi",
+                "address": self.isapi.address,
+                "username": self.isapi.username,
+                "password": self.isapi.password,
+                "options": {"events": "push", "check_s": 0.05, "sweep_s": 0.2},
+            },
             "c3": {"kind": "c3", "address": self.c3.address, "options": quick},
             "controller": {
                 "kind": "uhppote",

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -42,16 +43,20 @@ def test_reads_the_lists_of_push_targets() -> None:
     assert len(lists) == 4
     several, single, *_ = (messages.hosts(messages.parse_xml(text)) for text in lists)
     assert [entry["id"] for entry in several][:3] == ["1", "2", "3"]
-    assert messages.points_at(several[0], host="1.0.0.20", port=8123, path="/api/hikvision")
-    assert not messages.points_at(several[1], host="1.0.0.20", port=8123, path="/api/hikvision")
+    assert messages.PushTarget("1.0.0.20", 8123, "/api/hikvision").is_set(several[0])
+    assert not messages.PushTarget("1.0.0.20", 8123, "/api/hikvision").is_set(several[1])
     assert len(single) == 1
+    assert [messages.is_free(entry) for entry in several] == [False, True, True]
 
 
 def test_what_we_set_as_push_target_reads_back_as_ours() -> None:
-    for host, digits in (("192.0.2.1", True), ("agent.example", False)):
-        body = messages.http_host("1", host=host, port=8443, path="/isapi/x", tls=True, digits=digits)
-        [entry] = messages.hosts(messages.parse_xml(body))
-        assert messages.points_at(entry, host=host, port=8443, path="/isapi/x")
+    for host in ("192.0.2.1", "agent.example"):
+        target = messages.PushTarget(host, 8443, "/isapi/x", tls=True, username="gateway", password="0123456789abcdef")
+        [entry] = messages.hosts(messages.parse_xml(target.encode("1")))
+        assert target.is_set(entry)
+        assert not replace(target, username="").is_set(entry)
+        assert not replace(target, port=80).is_set(entry)
+        assert "0123456789abcdef" not in repr(target)
 
 
 def test_reads_a_push_reported_from_the_field() -> None:
