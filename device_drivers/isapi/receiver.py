@@ -18,6 +18,7 @@ from device_drivers.errors import DeviceError, FrameError
 from device_drivers.isapi.driver import IsapiTerminal
 from device_drivers.isapi.frame import MAX_PART, Part, split
 from device_drivers.isapi.push import PREFIX, Inbox, inbox_maker
+from device_drivers.listener import vouch
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class IsapiReceiver:
             said = headers.get(b"authorization", b"").decode("latin-1")
             if not inbox.digest.passes(said, method="POST", path=path):
                 return 401, inbox.digest.challenge()
+        vouch(scope)
         return await self._pass_on(terminal, headers.get(b"content-type", b"").decode("latin-1"), body), ""
 
     async def _pass_on(self, terminal: IsapiTerminal, content_type: str, body: bytes) -> int:
