@@ -53,6 +53,7 @@ from edge_agent.local_client import Invitation
 from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
+from edge_agent.pushed_pictures import PushedPictures
 from edge_agent.roster import Roster
 from edge_agent.sensing import Sensing
 from edge_agent.sync import Sync
@@ -121,9 +122,20 @@ class Agent:
             device_of=self._device_of,
             now=clock,
         )
+        self.pictures = PushedPictures(
+            templates=self.device_templates,
+            store=self.biometrics.store,
+            galleries=self.biometrics.galleries,
+            identification=self.biometrics.identification,
+            sensor_on=self.biometrics.sensor_on,
+            device_of=self._device_of,
+        )
         self.adms = AdmsServer(
-            # Pictures have no hook: they are dropped unseen and counted.
-            hooks=Hooks(template=self.device_templates.pushed),
+            hooks=Hooks(
+                template=self.device_templates.pushed,
+                photo=self.pictures.pushed,
+                wants_photo=self.pictures.wanted,
+            ),
             journal=DatabaseJournal(database, keys.derive("terminal commands"), clock=clock),
             clock=clock,
         )

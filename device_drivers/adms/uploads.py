@@ -172,8 +172,8 @@ async def _templates(link: DeviceLink, table: str, rows: list[Row], *, command_i
 
 
 async def _photos(link: DeviceLink, table: str, body: bytes) -> int:
-    """Without a capture hook the pictures are not even decoded: counted by line, and gone."""
-    if link.hooks.photo is None:
+    """Where nobody wants them the pictures are not even decoded: counted by line, and gone."""
+    if link.hooks.photo is None or not link.hooks.wants_photo(link.serial):
         count = 1 if b"\0" in body[:4096] else sum(1 for _ in lines(body))
         link.counters["photos_dropped"] += count
         return count
