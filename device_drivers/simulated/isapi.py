@@ -113,8 +113,21 @@ class SimulatedIsapi:
         return number
 
     def heartbeat(self) -> None:
-        self._send(b"<EventNotificationAlert><eventType>videoloss</eventType><eventState>inactive</eventState>"
-                   b"</EventNotificationAlert>", "application/xml")  # fmt: skip
+        """A "video loss" that is not: how this maker says that it is alive. Line by line, as devices send it."""
+        moment = f"{self.local_time():%Y-%m-%dT%H:%M:%S}+08:00"
+        lines = (
+            '<EventNotificationAlert version="2.0" xmlns="http://www.isapi.org/ver20/XMLSchema">',
+            "<ipAddress>192.0.2.20</ipAddress>",
+            "<portNo>80</portNo>",
+            "<channelID>1</channelID>",
+            f"<dateTime>{moment}</dateTime>",
+            "<activePostCount>0</activePostCount>",
+            "<eventType>videoloss</eventType>",
+            "<eventState>inactive</eventState>",
+            "<eventDescription>videoloss alarm</eventDescription>",
+            "</EventNotificationAlert>",
+        )
+        self._send("\n".join(lines).encode(), 'application/xml; charset="UTF-8"')
 
     def push_photo(self, jpeg: bytes) -> None:
         self._send(jpeg, "image/jpeg")

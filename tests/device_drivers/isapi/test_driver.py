@@ -231,7 +231,7 @@ async def test_a_push_that_could_not_be_kept_is_not_acknowledged_and_ends_the_dr
         receiver.listening(server.sockets[0].getsockname()[1], tls=False)
         terminal = receiver.terminal(config(device, events="push", sweep_s=60))
         async with receiving(terminal, record) as task:
-            await until(lambda: any(device.hosts.values()))
+            await until(lambda: f"POST {ACCESS}/AcsEvent" in device.requests)  # armed, and the log read
             record.fails = OSError("disk full")
             device.swipe("1")
             with pytest.raises(OSError, match="disk full"):
