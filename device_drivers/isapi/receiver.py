@@ -47,16 +47,17 @@ class IsapiReceiver:
     def terminal(self, config: DeviceConfig, *, cursor: bytes | None = None) -> IsapiTerminal:
         """A driver that can be pushed to, where the configuration wants that and there is a port."""
         inbox = None if self._port is None else self._inbox(config.name, self._port, self._tls)
-        return IsapiTerminal(config, cursor=cursor, inbox=inbox, opened=self._opened, closed=self._closed)
+        return IsapiTerminal(config, cursor=cursor, inbox=inbox, opened=self.opened, closed=self.closed)
 
     def knows(self, address: str) -> bool:
         """Whether a terminal that pushes is at this address."""
         return any(terminal.pushes_from(address) for terminal in self._terminals.values())
 
-    def _opened(self, inbox: Inbox, terminal: IsapiTerminal) -> None:
+    def opened(self, inbox: Inbox, terminal: IsapiTerminal) -> None:
+        """By a driver: from now on it is pushed to."""
         self._terminals[inbox.secret] = terminal
 
-    def _closed(self, inbox: Inbox, terminal: IsapiTerminal) -> None:
+    def closed(self, inbox: Inbox, terminal: IsapiTerminal) -> None:
         if self._terminals.get(inbox.secret) is terminal:
             del self._terminals[inbox.secret]
 

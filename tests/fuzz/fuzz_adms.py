@@ -8,6 +8,8 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from device_drivers.adms import messages
+from device_drivers.adms.link import Hooks
+from device_drivers.adms.messages import PushedPhoto
 from device_drivers.adms.rows import lines, parse_options, parse_row
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig
@@ -22,8 +24,12 @@ async def _kept(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -
     return None
 
 
+async def _seen(photo: PushedPhoto) -> bool:
+    return len(photo.jpeg) % 2 == 0
+
+
 async def _request(data: bytes) -> None:
-    server = AdmsServer()
+    server = AdmsServer(hooks=Hooks(photo=_seen))
     terminal = server.terminal(DeviceConfig("fuzz", "adms", serial="A1"))
     receiving = asyncio.ensure_future(terminal.run(_kept))
     await asyncio.sleep(0)
@@ -63,5 +69,8 @@ def one_input(data: bytes) -> None:
         for line in lines(data):
             messages.user(parse_row(line))
             messages.operation(line, serial="A1")
-            messages.template(parse_row(line), table="biodata")
+            for table in ("biodata", "face", "fp", "templatev10"):
+                messages.template(parse_row(line), table=table)
+            if len(messages.unreadable("A1", "other", line).raw) > 5000:
+                raise AssertionError("too much of an unreadable line is kept")
     asyncio.run(_request(data))

@@ -1,13 +1,59 @@
-"""The alert stream's framing and every document an ISAPI terminal may answer."""
+"""The alert stream's framing, every document an ISAPI terminal may answer, and whole pushes against the receiver."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
+from device_drivers.devices import DeviceConfig
 from device_drivers.errors import DeviceError
-from device_drivers.events import Origin
+from device_drivers.events import DeviceEvent, Origin
 from device_drivers.isapi import messages
+from device_drivers.isapi.driver import IsapiTerminal
 from device_drivers.isapi.frame import PartDecoder, boundary_of, split
+from device_drivers.isapi.push import Digest, Inbox
+from device_drivers.isapi.receiver import IsapiReceiver
+
+TYPES = (b"application/json", b"application/xml", b"multipart/form-data; boundary=b", b"")
+TERMINAL = DeviceConfig("fuzz", "isapi", address="192.0.2.1", serial="S", options={"addresses": ["192.0.2.0/24"]})
+
+
+class Pushed(IsapiTerminal):
+    """A terminal that is recorded without ever being asked anything."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        super().__init__(TERMINAL, inbox=inbox)
+        self._has_log = False
+        self._record = self._kept
+
+    @staticmethod
+    async def _kept(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+        return None
+
+
+async def _push(data: bytes) -> None:
+    receiver = IsapiReceiver(derive=lambda use: use.encode().ljust(32, b"0"))
+    inbox = Inbox("0123456789abcdef", "0123456789abcdef", 80, asks_digest=data[0] > 200)
+    receiver.opened(inbox, Pushed(inbox))
+    header, _, body = data[2:].partition(b"\n")
+    scope = {
+        "type": "http", "method": "POST", "path": inbox.path, "client": ("192.0.2.1", 1),
+        "headers": [(b"content-type", TYPES[data[1] % len(TYPES)]), (b"authorization", header)],
+    }  # fmt: skip
+    statuses: list[int] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+
+    await receiver(scope, receive, send)
+    if statuses == [500]:
+        raise AssertionError("a push broke the receiver")
 
 
 def one_input(data: bytes) -> None:
@@ -25,7 +71,14 @@ def one_input(data: bytes) -> None:
         messages.event(alert.access or alert.fields, serial="S", origin=Origin.LIVE, time=alert.time)
     with contextlib.suppress(DeviceError):
         document = messages.parse(data)
-        messages.hosts(document)
+        for entry in messages.hosts(document):
+            messages.PushTarget("192.0.2.1", 80, "/").is_set(entry)
+            messages.is_free(entry)
+        messages.offers(document, "HttpHostNotificationCap", "httpAuthenticationMethod")
         messages.fingers(document, "1")
         messages.user(document, {})
         messages.identity(document)
+    if Digest("gateway", "password").passes(f"Digest {data.decode('latin-1')}", method="POST", path="/"):
+        raise AssertionError("passed without a challenge")
+    if len(data) > 3:
+        asyncio.run(_push(data))

@@ -180,3 +180,32 @@ def test_any_bytes_give_a_document_or_a_declared_error(data: bytes) -> None:
         messages.status(start + data)
         with contextlib.suppress(ProtocolError):
             messages.alert(start + data)
+
+
+def test_reads_what_a_terminal_can_push() -> None:
+    # source: told by a DS-K1T344MBFWX-E1, published by an integrator; shortened
+    told = (
+        b'<HttpHostNotificationCap xmlns="http://www.isapi.org/ver20/XMLSchema"><hostNumber>2</hostNumber>'
+        b'<urlLen min="0" max="128"/><protocolType opt="HTTP,HTTPS,EHome"/><ipAddress opt="ipv4"/>'
+        b'<httpAuthenticationMethod opt="MD5digest,none,basic"/></HttpHostNotificationCap>'
+    )
+    # source: told by an IP camera of the same maker, published by the same integrator
+    camera = told.replace(b"MD5digest,none,basic", b"none,base64")
+    where = ("HttpHostNotificationCap", "httpAuthenticationMethod")
+    assert "MD5digest" in messages.offers(messages.parse_xml(told), *where)
+    assert "MD5digest" not in messages.offers(messages.parse_xml(camera), *where)
+    assert messages.offers({}, *where) == frozenset()
+
+
+def test_says_people_and_fingers_in_the_words_of_the_guide() -> None:
+    # source: "ISAPI (Access Control on Person)", JSON_UserInfo and JSON_FingerPrintCfg
+    person = messages.user_document(DeviceUser("7", name="Ann", pin="4711"))["UserInfo"]
+    assert set(person) <= {
+        "employeeNo", "name", "userType", "Valid", "password", "doorRight", "RightPlan", "localUIRight",
+    }  # fmt: skip
+    assert set(person["Valid"]) == {"enable", "beginTime", "endTime", "timeType"}
+    assert person["Valid"]["endTime"] == "2037-12-31T23:59:59"  # the last the firmware takes
+    assert person["RightPlan"] == [{"doorNo": 1, "planTemplateNo": "1"}]
+    finger = messages.finger_document(DeviceTemplate("7", "fingerprint", 0, "hik-finger", b"x"), [1])["FingerPrintCfg"]
+    assert set(finger) == {"employeeNo", "enableCardReader", "fingerPrintID", "fingerType", "fingerData"}
+    assert finger["fingerPrintID"] == 1  # 1 to 10
