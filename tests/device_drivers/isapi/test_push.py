@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from device_drivers.isapi.push import Digest, inbox_maker
 
-
 SECRET = "secret"
 
 
