@@ -163,10 +163,11 @@ class DeviceLink:
             await self._journal.next_id(), text, self.clock() + timedelta(seconds=deadline_s), repeatable
         )
         try:
-            self.session.commands.add(command)
+            overtaken = self.session.commands.add(command)
         except ValueError as exc:
             raise LinkError(f"{self.serial}: {exc}") from exc
         await self._journal.save(self.serial, command)
+        await self._announce(overtaken)
         return command
 
     async def settled(self, command_id: int) -> QueuedCommand:

@@ -117,7 +117,7 @@ class IsapiTerminal:
         tls = bool(options.get("tls", False))
         host, port = split_address(self.config.address, 443 if tls else 80)
         host = f"[{host}]" if ":" in host else host
-        trust: ssl.SSLContext | bool = True
+        trust: ssl.SSLContext | bool = tls  # without TLS there is nothing to load certificates for
         if ca_file := options.get("ca_file"):
             trust = ssl.create_default_context(cafile=str(ca_file))
         return IsapiClient(

@@ -18,6 +18,7 @@ from device_drivers.events import DeviceEvent
 
 SERVICES = ("cdata", "querydata", "registry", "push", "getrequest", "devicecmd", "ping", "fdata")
 TABLES = ("ATTLOG", "OPERLOG", "BIODATA", "BIOPHOTO", "ATTPHOTO", "rtlog", "rtstate", "options", "tabledata", "other")
+LOOP = asyncio.Runner()
 
 
 async def _kept(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
@@ -73,4 +74,4 @@ def one_input(data: bytes) -> None:
                 messages.template(parse_row(line), table=table)
             if len(messages.unreadable("A1", "other", line).raw) > 5000:
                 raise AssertionError("too much of an unreadable line is kept")
-    asyncio.run(_request(data))
+    LOOP.run(_request(data))

@@ -11,12 +11,15 @@ from device_drivers.devices import DeviceConfig
 from device_drivers.errors import DeviceError
 from device_drivers.events import DeviceEvent, Origin
 from device_drivers.isapi import messages
+from device_drivers.isapi.client import IsapiClient
 from device_drivers.isapi.driver import IsapiTerminal
 from device_drivers.isapi.frame import PartDecoder, boundary_of, split
 from device_drivers.isapi.push import Digest, Inbox
 from device_drivers.isapi.receiver import IsapiReceiver
 
 TYPES = (b"application/json", b"application/xml", b"multipart/form-data; boundary=b", b"")
+CLIENT = IsapiClient("http://192.0.2.1", username="", password="", verify=False)
+LOOP = asyncio.Runner()
 TERMINAL = DeviceConfig("fuzz", "isapi", address="192.0.2.1", serial="S", options={"addresses": ["192.0.2.0/24"]})
 
 
@@ -24,7 +27,7 @@ class Pushed(IsapiTerminal):
     """A terminal that is recorded without ever being asked anything."""
 
     def __init__(self, inbox: Inbox) -> None:
-        super().__init__(TERMINAL, inbox=inbox)
+        super().__init__(TERMINAL, inbox=inbox, client=CLIENT)
         self._has_log = False
         self._record = self._kept
 
@@ -81,4 +84,4 @@ def one_input(data: bytes) -> None:
     if Digest("gateway", "password").passes(f"Digest {data.decode('latin-1')}", method="POST", path="/"):
         raise AssertionError("passed without a challenge")
     if len(data) > 3:
-        asyncio.run(_push(data))
+        LOOP.run(_push(data))
