@@ -200,15 +200,15 @@ class AdmsTerminal:
     async def templates(self, user_id: str) -> list[DeviceTemplate]:
         """All kinds the device has an algorithm for."""
         await self._introduced()
-        found: list[DeviceTemplate] = []
+        found: dict[tuple[str, int], DeviceTemplate] = {}  # terminals exist that answer every kind with all of them
         for kind in self._kinds():
             text = commands.query_templates(user_id, kind, self._link.session.words)
             try:
                 collection = await self._query(text)
             except (DeviceRefused, Unsupported):
                 continue  # "no data" and "no such table" look alike; the device's algorithms said it has the table
-            found += [t for t in collection.templates.values() if t.user_id == user_id]
-        return found
+            found |= {(t.algorithm, t.index): t for t in collection.templates.values() if t.user_id == user_id}
+        return list(found.values())
 
     def _kinds(self) -> list[int]:
         algorithms = self._algorithms()

@@ -44,6 +44,7 @@ class SimulatedAdms:
     pictures: set[str] = field(default_factory=set)  # pins whose picture it compares faces with
     drift: timedelta = timedelta()
     zone_minutes: int | None = None
+    all_kinds: bool = False  # answers a query for one kind of template with every kind
     silent_commands: bool = False  # takes commands and never confirms them
     _online: asyncio.Event = field(default_factory=asyncio.Event)
     _corrupt: bool = False
@@ -312,7 +313,7 @@ class SimulatedAdms:
                 f"BIODATA Pin={pin}\tNo={no}\tIndex=0\tValid=1\tDuress=0\tType={kind}\tMajorVer={major}"
                 f"\tMinorVer={minor}\tFormat=0\tTmp={template}"
                 for (pin, kind, no), template in self.templates.items()
-                if condition.get("pin", pin) == pin and condition.get("type", kind) == kind
+                if condition.get("pin", pin) == pin and (self.all_kinds or condition.get("type", kind) == kind)
             ]
         else:
             return -1004

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from device_drivers.adms import messages
 from device_drivers.adms.link import Hooks
@@ -15,6 +14,7 @@ from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig
 from device_drivers.errors import ProtocolError
 from device_drivers.events import DeviceEvent
+from tests.fuzz.asgi_calls import status_of
 
 SERVICES = ("cdata", "querydata", "registry", "push", "getrequest", "devicecmd", "ping", "fdata")
 TABLES = ("ATTLOG", "OPERLOG", "BIODATA", "BIOPHOTO", "ATTPHOTO", "rtlog", "rtstate", "options", "tabledata", "other")
@@ -36,24 +36,11 @@ async def _request(data: bytes) -> None:
     await asyncio.sleep(0)
     table = TABLES[data[1] % len(TABLES)]
     query, _, body = data[2:].partition(b"\n")
-    scope = {
-        "type": "http", "method": "POST", "path": f"/iclock/{SERVICES[data[0] % len(SERVICES)]}",
-        "query_string": f"SN=A1&table={table}&tablename={table}&".encode() + query, "headers": [],
-        "client": ("192.0.2.1", 1),
-    }  # fmt: skip
-    statuses: list[int] = []
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        if "status" in message:
-            statuses.append(message["status"])
-
-    await server(scope, receive, send)
+    path = f"/iclock/{SERVICES[data[0] % len(SERVICES)]}"
+    status = await status_of(server, path, body, query=f"SN=A1&table={table}&tablename={table}&".encode() + query)
     receiving.cancel()
     await asyncio.gather(receiving, return_exceptions=True)
-    if statuses == [500]:
+    if status == 500:
         raise AssertionError("an upload broke the server")
 
 

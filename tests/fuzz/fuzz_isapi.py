@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from device_drivers.devices import DeviceConfig
 from device_drivers.errors import DeviceError
@@ -16,6 +15,7 @@ from device_drivers.isapi.driver import IsapiTerminal
 from device_drivers.isapi.frame import PartDecoder, boundary_of, split
 from device_drivers.isapi.push import Digest, Inbox
 from device_drivers.isapi.receiver import IsapiReceiver
+from tests.fuzz.asgi_calls import status_of
 
 TYPES = (b"application/json", b"application/xml", b"multipart/form-data; boundary=b", b"")
 CLIENT = IsapiClient("http://192.0.2.1", username="", password="", verify=False)
@@ -41,21 +41,8 @@ async def _push(data: bytes) -> None:
     inbox = Inbox("0123456789abcdef", "0123456789abcdef", 80, asks_digest=data[0] > 200)
     receiver.opened(inbox, Pushed(inbox))
     header, _, body = data[2:].partition(b"\n")
-    scope = {
-        "type": "http", "method": "POST", "path": inbox.path, "client": ("192.0.2.1", 1),
-        "headers": [(b"content-type", TYPES[data[1] % len(TYPES)]), (b"authorization", header)],
-    }  # fmt: skip
-    statuses: list[int] = []
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        if "status" in message:
-            statuses.append(message["status"])
-
-    await receiver(scope, receive, send)
-    if statuses == [500]:
+    headers = {"content_type": TYPES[data[1] % len(TYPES)], "authorization": header}
+    if await status_of(receiver, inbox.path, body, **headers) == 500:
         raise AssertionError("a push broke the receiver")
 
 

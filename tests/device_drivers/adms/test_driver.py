@@ -141,6 +141,14 @@ async def test_templates_move_between_equal_algorithms_alone(security: bool) -> 
         assert device.pictures == set()  # it would make the template anew from that
 
 
+async def test_a_terminal_that_answers_every_kind_with_all_of_them_has_each_template_once() -> None:
+    async with site(security=True) as (terminal, device, _):
+        device.all_kinds = True
+        device.enrol("7", "Ann", template=b"face bytes")
+        assert [found.payload for found in await terminal.templates("7")] == [b"face bytes"]
+        assert sum("tablename=biodata" in command for command in device.commands) > 1
+
+
 async def test_a_panel_tells_who_may_pass_which_door_and_until_when() -> None:
     async with site(security=True) as (terminal, _, _):
         wanted = DeviceUser("7", name="Ann", doors=(1,), valid_until=datetime(2026, 12, 31))
