@@ -18,6 +18,27 @@ from device_drivers.isapi.receiver import IsapiReceiver
 from tests.fuzz.asgi_calls import status_of
 
 TYPES = (b"application/json", b"application/xml", b"multipart/form-data; boundary=b", b"")
+ALERT = (
+    b'{"dateTime": "2024-08-26T12:32:28+01:00", "eventType": "AccessControllerEvent", "eventState": "active",'
+    b' "AccessControllerEvent": {"majorEventType": 5, "subEventType": 75, "employeeNoString": "7", "serialNo": 257}}'
+)
+PART = b"--b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(ALERT) + ALERT + b"\r\n"
+PICTURE = b'--b\r\nContent-Disposition: form-data; name="Picture"\r\nContent-Type: image/jpeg\r\n\r\nxx\r\n'
+HOSTS = b"<HttpHostNotification><id>1</id><url>/</url><ipAddress>0.0.0.0</ipAddress></HttpHostNotification>"
+SEEDS = (
+    ALERT,
+    PART + b"--b--\r\n",
+    b"\0\0x\n" + ALERT,
+    b"\0\2x\n"
+    + PART
+    + b'--b\r\nContent-Disposition: form-data; name="Picture"\r\nContent-Type: image/jpeg\r\n\r\nxx\r\n--b--',
+    b"<EventNotificationAlert><eventType>videoloss</eventType><eventState>inactive</eventState></EventNotificationAlert>",
+    b"<HttpHostNotificationList>" + HOSTS + b"</HttpHostNotificationList>",
+    b'<HttpHostNotificationCap><httpAuthenticationMethod opt="MD5digest,none"/></HttpHostNotificationCap>',
+    b'{"FingerPrintInfo": {"FingerPrintList": [{"fingerPrintID": 1, "fingerType": "normalFP", "fingerData": "QUJD"}]}}',
+    b'{"employeeNo": "7", "Valid": {"beginTime": "2020-01-01T00:00:00"}, "RightPlan": [{"doorNo": 1}]}',
+    b'username="gateway", realm="terminals", nonce="0", uri="/", nc=00000001, cnonce="0", qop=auth, response="0"',
+)
 CLIENT = IsapiClient("http://192.0.2.1", username="", password="", verify=False)
 LOOP = asyncio.Runner()
 TERMINAL = DeviceConfig("fuzz", "isapi", address="192.0.2.1", serial="S", options={"addresses": ["192.0.2.0/24"]})
