@@ -14,8 +14,9 @@ import json
 import logging
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from typing import Protocol
 from uuid import uuid4
 
 from device_drivers.devices import (
@@ -73,6 +74,13 @@ HOSTS = "/ISAPI/Event/notification/httpHosts"
 EVENT_SOURCES = ("stream", "push", "poll")
 
 
+class Receiver(Protocol):
+    """Passes on what terminals push, while their drivers want it."""
+
+    def opened(self, inbox: Inbox, terminal: IsapiTerminal) -> None: ...
+    def closed(self, inbox: Inbox, terminal: IsapiTerminal) -> None: ...
+
+
 class IsapiTerminal:
     """`options`: events ("stream", "push" or "poll"), tls, ca_file, readers; the intervals poll_s, sweep_s, check_s,
     silence_s. For pushes: push_host (our address as the terminal reaches it; ours of the connection to it otherwise),
@@ -85,8 +93,7 @@ class IsapiTerminal:
         cursor: bytes | None = None,
         client: IsapiClient | None = None,
         inbox: Inbox | None = None,
-        opened: Callable[[Inbox, IsapiTerminal], None] | None = None,
-        closed: Callable[[Inbox, IsapiTerminal], None] | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         self.config = config
         self.inbox = inbox
@@ -95,7 +102,7 @@ class IsapiTerminal:
         self._events = str(options.get("events", "stream"))
         if self._events not in EVENT_SOURCES:
             raise ValueError(f"{config.name}: options.events is {', '.join(EVENT_SOURCES)}, not {self._events[:32]!r}")
-        self._opened, self._closed = opened, closed
+        self._receiver = receiver
         self._push_networks = [ipaddress.ip_network(a, strict=False) for a in options.get("addresses", ())]
         self._failure: asyncio.Future[None] | None = None
         self._silence_s = float(options.get("silence_s", STREAM_SILENCE_S))
@@ -192,9 +199,10 @@ class IsapiTerminal:
         self._record = record
         try:
             if self._events == "push":
-                with contextlib.suppress(Unsupported):
+                try:
                     await self._be_pushed_to()
-                log.warning("isapi_no_push device=%s: listened to instead", self.config.name)
+                except Unsupported as exc:
+                    log.warning("isapi_listened_to_instead device=%s reason=%s", self.config.name, exc)
             if self._events != "poll":
                 try:
                     await self._listen()
@@ -216,8 +224,8 @@ class IsapiTerminal:
 
     async def _be_pushed_to(self) -> None:
         """Raises Unsupported where the model cannot push, or nobody listens here."""
-        inbox, opened, closed = self.inbox, self._opened, self._closed
-        if inbox is None or opened is None or closed is None:
+        inbox, receiver = self.inbox, self._receiver
+        if inbox is None or receiver is None:
             raise Unsupported(f"{self.config.name}: there is no port for terminals that call us (adms.listen)")
         able = await self._ask(f"{HOSTS}/capabilities")
         if able is None:
@@ -225,21 +233,31 @@ class IsapiTerminal:
         inbox.asks_digest = "MD5digest" in offers(able, "HttpHostNotificationCap", "httpAuthenticationMethod")
         loop = asyncio.get_running_loop()
         self._failure = loop.create_future()
-        opened(inbox, self)
+        receiver.opened(inbox, self)
         try:
-            sweep_at = loop.time()
+            await self._arm(inbox)
+            await self._read_log()
+            sweep_at = loop.time() + self._sweep_s
             while True:
                 await self._arm(inbox)
                 if loop.time() >= sweep_at:
-                    await self._read_log()
+                    await self._read_what_was_not_pushed()
                     sweep_at = loop.time() + self._sweep_s
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._check_s):
                         await asyncio.shield(self._failure)
         finally:
-            closed(inbox, self)
+            receiver.closed(inbox, self)
             self._failure.cancel()
             self._failure = None
+
+    async def _read_what_was_not_pushed(self) -> None:
+        """Nothing, usually. A firewall between us would else go unnoticed: events would come, each time too late."""
+        before = self._position
+        await self._read_log()
+        if self._position != before:
+            self.counters["not_pushed"] += 1
+            log.warning("isapi_not_pushed device=%s: the log has events that did not arrive", self.config.name)
 
     def pushes_from(self, address: str) -> bool:
         """Whether this terminal may push from `address`."""

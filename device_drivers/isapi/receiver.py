@@ -47,7 +47,7 @@ class IsapiReceiver:
     def terminal(self, config: DeviceConfig, *, cursor: bytes | None = None) -> IsapiTerminal:
         """A driver that can be pushed to, where the configuration wants that and there is a port."""
         inbox = None if self._port is None else self._inbox(config.name, self._port, self._tls)
-        return IsapiTerminal(config, cursor=cursor, inbox=inbox, opened=self.opened, closed=self.closed)
+        return IsapiTerminal(config, cursor=cursor, inbox=inbox, receiver=self)
 
     def knows(self, address: str) -> bool:
         """Whether a terminal that pushes is at this address."""

@@ -219,6 +219,7 @@ async def test_trap_23_a_restarted_terminal_is_armed_again_and_loses_nothing() -
         await terminal.reboot()
         device.swipe("2", live=False)  # nobody was told
         await record.until(2)
+        await until(lambda: terminal.counters["not_pushed"])  # which is said
         await until(lambda: any(device.hosts.values()))
         assert terminal.counters["armed"] == 2
         device.swipe("3")
