@@ -77,8 +77,14 @@ def test_searches_as_the_field_reports_it_works() -> None:
 
 
 @pytest.mark.parametrize(
-    ("minor", "mode"), [(1, VerifyMode.CARD), (38, VerifyMode.FINGER), (75, VerifyMode.FACE), (40, VerifyMode.COMBINED)]
-)
+    ("minor", "mode"),
+    [
+        (0x01, VerifyMode.CARD), (0x02, VerifyMode.COMBINED), (0x10, VerifyMode.COMBINED), (0x22, VerifyMode.PIN),
+        (0x26, VerifyMode.FINGER), (0x28, VerifyMode.COMBINED), (0x3C, VerifyMode.COMBINED), (0x45, VerifyMode.FINGER),
+        (0x48, VerifyMode.COMBINED), (0x4B, VerifyMode.FACE), (0x4D, VerifyMode.FACE), (0x65, VerifyMode.PIN),
+        (0x99, VerifyMode.COMBINED), (0xB5, VerifyMode.PIN),
+    ],
+)  # fmt: skip
 def test_somebody_let_in_is_a_punch(minor: int, mode: VerifyMode) -> None:
     record = {
         "major": 5, "minor": minor, "time": "2026-06-19T08:00:00+08:00", "employeeNoString": "7", "serialNo": 12,
@@ -88,6 +94,24 @@ def test_somebody_let_in_is_a_punch(minor: int, mode: VerifyMode) -> None:
     assert isinstance(punch, Punch)
     assert (punch.user_id, punch.record_no, punch.verify_mode, punch.state) == ("7", 12, mode, PunchState.OUT)
     assert punch.device_time == datetime(2026, 6, 19, 8)
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "kind"),
+    [
+        (5, 0x03, DoorEventKind.DENIED), (5, 0x0F, DoorEventKind.DENIED), (5, 0x3D, DoorEventKind.DENIED),
+        (5, 0x46, DoorEventKind.DENIED), (5, 0x66, DoorEventKind.DENIED), (5, 0x9A, DoorEventKind.DENIED),
+        (5, 0x11, DoorEventKind.OTHER), (5, 0x14, DoorEventKind.LOCKED), (5, 0x1B, DoorEventKind.FORCED),
+        (5, 0x1C, DoorEventKind.HELD), (5, 0x20, DoorEventKind.OTHER), (5, 0x34, DoorEventKind.FIRE),
+        (1, 0x404, DoorEventKind.TAMPER), (1, 0x40A, DoorEventKind.DURESS), (1, 0x410, DoorEventKind.TAMPER_CLEARED),
+        (2, 0x400, DoorEventKind.POWER_RESTORED), (2, 0x405, DoorEventKind.POWER_LOST),
+        (3, 0x400, DoorEventKind.REMOTE_OPEN),
+    ],
+)  # fmt: skip
+def test_what_happens_at_a_door_has_the_makers_number(major: int, minor: int, kind: DoorEventKind) -> None:
+    event = messages.event({"major": major, "minor": minor, "employeeNoString": "7"}, serial="S", origin=Origin.LIVE)
+    assert isinstance(event, DoorEvent)
+    assert event.kind is kind
 
 
 def test_a_refused_face_and_an_unknown_number_are_door_events() -> None:
