@@ -341,6 +341,9 @@ def time_document(device_time: datetime, zone: str) -> bytes:
     ).encode()
 
 
+_ADDRESS_NAMES = {4: "ipAddress", 6: "ipv6Address"}
+
+
 @dataclass(frozen=True, slots=True)
 class PushTarget:
     """Where a terminal shall send its events: one HttpHostNotification without its number."""
@@ -358,11 +361,10 @@ class PushTarget:
 
     def encode(self, host_id: str) -> bytes:
         try:
-            ipaddress.ip_address(self.host)
+            kind, name = "ipaddress", _ADDRESS_NAMES[ipaddress.ip_address(self.host).version]
         except ValueError:
-            address = f"<addressingFormatType>hostname</addressingFormatType><hostName>{escape(self.host)}</hostName>"
-        else:
-            address = f"<addressingFormatType>ipaddress</addressingFormatType><ipAddress>{self.host}</ipAddress>"
+            kind, name = "hostname", "hostName"
+        address = f"<addressingFormatType>{kind}</addressingFormatType><{name}>{escape(self.host)}</{name}>"
         login = (
             f"<userName>{escape(self.username)}</userName><password>{escape(self.password)}</password>"
             if self.username
@@ -380,7 +382,7 @@ class PushTarget:
     def is_set(self, entry: Mapping[str, Any]) -> bool:
         """Whether a terminal's entry is this target; it tells every field but the password."""
         return (
-            self.host in {text(entry.get("ipAddress")), text(entry.get("hostName"))}
+            self.host in {text(entry.get(name)) for name in (*_ADDRESS_NAMES.values(), "hostName")}
             and integer(entry.get("portNo")) == self.port
             and text(entry.get("url")) == self.path
             and text(entry.get("httpAuthenticationMethod")) in {self.method, ""}
@@ -396,8 +398,9 @@ def hosts(document: Json) -> list[Json]:
 
 
 def is_free(entry: Mapping[str, Any]) -> bool:
-    """An entry nobody uses: terminals list as many as they have, empty ones with address 0.0.0.0."""
-    return text(entry.get("ipAddress")) in {"", "0.0.0.0"} and not text(entry.get("hostName"))  # noqa: S104
+    """An entry nobody uses: terminals list as many as they have, empty ones with address 0.0.0.0 or ::."""
+    addresses = {text(entry.get(name)) for name in _ADDRESS_NAMES.values()}
+    return addresses <= {"", "0.0.0.0", "::"} and not text(entry.get("hostName"))  # noqa: S104
 
 
 def offers(document: Json, *path: str) -> frozenset[str]:

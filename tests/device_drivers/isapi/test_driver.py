@@ -205,7 +205,9 @@ async def test_a_terminal_pushes_what_happens_and_is_answered_after_the_commit(d
         device.swipe_with_picture("8", b"\xff\xd8 a face")
         await record.until(2)
         await until(lambda: terminal.counters["photos_dropped"])
-        assert record.events[-1].origin is Origin.LIVE
+        last = record.events[-1]
+        assert isinstance(last, Punch)
+        assert last.origin is Origin.LIVE
         assert ("MD5digest" in device.hosts["1"]) is digest
         assert (receiver.counters["answered_401"] > 0) is digest
         assert "alertStream" not in " ".join(device.requests)

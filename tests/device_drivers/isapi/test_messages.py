@@ -50,7 +50,7 @@ def test_reads_the_lists_of_push_targets() -> None:
 
 
 def test_what_we_set_as_push_target_reads_back_as_ours() -> None:
-    for host in ("192.0.2.1", "agent.example"):
+    for host in ("192.0.2.1", "2001:db8::1", "agent.example"):
         target = messages.PushTarget(host, 8443, "/isapi/x", tls=True, username="gateway", password="0123456789abcdef")
         [entry] = messages.hosts(messages.parse_xml(target.encode("1")))
         assert target.is_set(entry)
