@@ -40,11 +40,12 @@ class FrameError(ProtocolError):
 
 
 class DeviceRefused(DeviceError):
-    """The device understood the request and said no."""
+    """The device understood the request and said no; `sub_code` is its own word for why, where it has words."""
 
-    def __init__(self, message: str, *, code: int | None = None) -> None:
+    def __init__(self, message: str, *, code: int | None = None, sub_code: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.sub_code = sub_code
 
 
 class AuthenticationFailed(DeviceRefused):

@@ -15,11 +15,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from starlette import types as asgi
+
 from device_drivers import catalog
 from device_drivers.adms.link import Hooks
-from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
+from device_drivers.isapi.push import PREFIX as ISAPI_PATHS
+from device_drivers.isapi.receiver import IsapiReceiver
+from device_drivers.listener import listen
 from edge_agent import audit
 from edge_agent.api import access_tokens
 from edge_agent.api.certificate import ServerCertificate, describe, tls_context
@@ -50,6 +54,7 @@ from edge_agent.log_clearing import LogClearing
 from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
+from edge_agent.pushed_pictures import PushedPictures
 from edge_agent.roster import Roster
 from edge_agent.sensing import Sensing
 from edge_agent.sync import Sync
@@ -85,6 +90,7 @@ class Agent:
         self._rules: Rules | None = None
         self.ready = asyncio.Event()  # the API answers
         self.in_force = asyncio.Event()  # the first configuration is
+        self.callable = asyncio.Event()  # terminals that call us can, or shall not
         self.address = ""
         self.certificate: ServerCertificate | None = None
         self.adms_port = 0
@@ -117,12 +123,24 @@ class Agent:
             device_of=self._device_of,
             now=clock,
         )
+        self.pictures = PushedPictures(
+            templates=self.device_templates,
+            store=self.biometrics.store,
+            galleries=self.biometrics.galleries,
+            identification=self.biometrics.identification,
+            sensor_on=self.biometrics.sensor_on,
+            device_of=self._device_of,
+        )
         self.adms = AdmsServer(
-            # Pictures have no hook: they are dropped unseen and counted.
-            hooks=Hooks(template=self.device_templates.pushed),
+            hooks=Hooks(
+                template=self.device_templates.pushed,
+                photo=self.pictures.pushed,
+                wants_photo=self.pictures.wanted,
+            ),
             journal=DatabaseJournal(database, keys.derive("terminal commands"), clock=clock),
             clock=clock,
         )
+        self.isapi = IsapiReceiver(derive=keys.derive)
         self.credentials = Credentials(database, self.roster)
         self.doors = Doors(database, presence, rules=lambda: self.rules, driver=self.fleet.driver, now=clock)
         self.sensing = Sensing(
@@ -300,6 +318,8 @@ class Agent:
         """Bring each new version into force."""
         number = 0
         admitted: set[str] = set()  # terminals that call us
+        if self.config.adms.listen is not None:
+            await self.callable.wait()  # drivers tell their terminals the port
         while True:
             version = await self.configuration.changed_since(number)
             number, site = version.number, version.site
@@ -341,15 +361,25 @@ class Agent:
         await asyncio.to_thread(Invitation(address, token, str(ca_file)).write, self.config.gateway.data_dir)
 
     async def _serve_adms(self, settings: Adms) -> None:
-        """The port that push terminals call; apart from the API, because what comes in there is hostile."""
+        """The port that terminals call; apart from the API, because what comes in there is hostile."""
         host, port = listen_address(settings.listen or "")
         tls = None
         if settings.certificate is not None and settings.private_key is not None:
             tls = tls_context(describe(settings.certificate, settings.private_key))
-        async with listen(self.adms, host=host, port=port, tls=tls, shut_out=self.adms.shut_out) as server:
+        async with listen(self._called, host=host, port=port, tls=tls, shut_out=self._shut_out) as server:
             self.adms_port = server.sockets[0].getsockname()[1]
+            self.isapi.listening(self.adms_port, tls=tls is not None)
+            self.callable.set()
             log.info("adms_listening port=%d tls=%s", self.adms_port, tls is not None)
             await asyncio.Event().wait()
+
+    async def _called(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """One port for every kind of terminal that calls us; the path tells them apart."""
+        pushed = scope["type"] == "http" and scope["path"].startswith(ISAPI_PATHS)
+        await (self.isapi if pushed else self.adms)(scope, receive, send)
+
+    def _shut_out(self, address: str) -> bool:
+        return not self.isapi.knows(address) and self.adms.shut_out(address)
 
     async def _relieve(self) -> None:
         """When the disk runs short, make room at once out of what every recipient has."""
@@ -454,6 +484,8 @@ class Agent:
     def _driver(self, config: DeviceConfig, cursor: bytes | None) -> Driver:
         if config.kind == "adms":  # these call us: they share one server
             return self.adms.terminal(config, cursor=cursor)
+        if config.kind == "isapi":  # these may call us
+            return self.isapi.terminal(config, cursor=cursor)
         return catalog.make(config, cursor=cursor)
 
 

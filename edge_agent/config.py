@@ -107,7 +107,7 @@ class Api(Model):
 
 
 class Adms(Model):
-    """The port that ADMS terminals push to; apart from the configuration API."""
+    """The port that terminals call (kind adms, kind isapi with events = "push"); apart from the configuration API."""
 
     listen: Listen | None = None
     certificate: Path | None = None

@@ -62,7 +62,7 @@ class Gift:
 
     @property
     def key(self) -> str:
-        return f"{self.template.user_id}/{self.template.modality}/{self.template.index}"
+        return slot_of(self.template)
 
 
 class DeviceTemplates:
@@ -89,7 +89,8 @@ class DeviceTemplates:
         self._device_of = device_of
         self._now = now
         self.dropped: Counter[str] = Counter()  # by device, since the last audit row
-        self._taking = asyncio.Lock()  # one push at a time: the same template may come from two terminals
+        self.pictures_dropped: Counter[str] = Counter()
+        self.taking = asyncio.Lock()  # one push at a time: the same template may come from two terminals
 
     # From a terminal
 
@@ -103,26 +104,27 @@ class DeviceTemplates:
             kept = 0
             modality = MODALITIES.get(kind)
             if device and modality is not None and self._sensor_on(device, modality):
-                subject = await self._subject(device, user_id)
+                subject = await self.person(device, user_id)
                 if subject is not None:
-                    async with self._taking:
+                    async with self.taking:
                         kept, new = await asyncio.to_thread(self._take, subject, modality, serial, found)
                     if new:
-                        await self._note(device, subject, modality, new)
+                        await self.note(device, subject, modality, new)
             if kept < len(found):
                 self.dropped[device or serial] += len(found) - kept
 
     async def audit_drops(self) -> None:
         """One row a device for what was dropped since the last call."""
-        counts, self.dropped = self.dropped, Counter()
-        if not counts:
+        counts = {"templates.dropped": self.dropped, "pictures.dropped": self.pictures_dropped}
+        self.dropped, self.pictures_dropped = Counter(), Counter()
+        if not any(counts.values()):
             return
         now = self._now()
 
         def work(connection: sqlite3.Connection) -> None:
-            for device, count in counts.items():
-                entry = Entry("agent", "templates.dropped", device, details={"count": count})
-                self._audit.append(connection, entry, now=now)
+            for action, dropped in counts.items():
+                for device, count in dropped.items():
+                    self._audit.append(connection, Entry("agent", action, device, details={"count": count}), now=now)
 
         await self._database.write(work)
 
@@ -132,7 +134,7 @@ class DeviceTemplates:
         """(kept or held already, newly kept). Blocks."""
         kept: set[int] = set()
         new: set[int] = set()
-        for consent in self._consents(subject, modality):
+        for consent in self.consents(subject, modality):
             try:
                 held = self._store.templates_of(subject, purpose=consent.purpose, modality=modality)
             except Sealed:
@@ -145,7 +147,7 @@ class DeviceTemplates:
                     continue
                 # Not kept: the terminal still owes the erasure of an earlier copy, or the bytes are no template.
                 with contextlib.suppress(Sealed, ConsentMissing, BadTemplate, Duplicate):
-                    self._place(consent, serial, template)
+                    self.place(consent, serial, slot_of(template))
                     if fresh:
                         self._store.enrol(consent, [made])
                         known.add((made.format.pipeline, made.position, made.payload))
@@ -169,7 +171,7 @@ class DeviceTemplates:
         if not algorithms or not switched_on or self._store.sealed:
             return [], []
         for user_id, subject in numbers.items():
-            consents = {m: await asyncio.to_thread(self._consents, subject, m) for m in switched_on}
+            consents = {m: await asyncio.to_thread(self.consents, subject, m) for m in switched_on}
             if not any(consents.values()):
                 continue
             try:
@@ -193,7 +195,7 @@ class DeviceTemplates:
         """
         try:
             for consent in gift.consents:
-                await asyncio.to_thread(self._place, consent, serial, gift.template, gift.template_id)
+                await asyncio.to_thread(self.place, consent, serial, gift.key, gift.template_id)
         except (Sealed, ConsentMissing, Duplicate) as exc:
             return ItemResult(gift.key, ok=False, reason=str(exc))
         results = await keeper.put_templates([gift.template])
@@ -215,7 +217,7 @@ class DeviceTemplates:
                     found[algorithm, sent.index] = Gift(sent, template.template_id, tuple(consents))
         return list(found.values())
 
-    def _consents(self, subject: SubjectId, modality: Modality) -> list[Consent]:
+    def consents(self, subject: SubjectId, modality: Modality) -> list[Consent]:
         """Those that hold now. Blocks."""
         found = []
         for stored in self._store.consents(subject):
@@ -224,23 +226,25 @@ class DeviceTemplates:
                     found.append(on_record(stored, self._terms(), now=self._now()))
         return found
 
-    def _place(
-        self, consent: Consent, serial: str, template: DeviceTemplate, template_id: TemplateId | None = None
-    ) -> int:
+    def place(self, consent: Consent, serial: str, slot: str, template_id: TemplateId | None = None) -> int:
+        """Write down that a terminal holds something of the person: a withdrawal deletes it there. Blocks.
+
+        Raises Sealed, ConsentMissing, Duplicate.
+        """
         return self._store.add_placement(
             consent.subject_id,
             consent.modality,
             consent.purpose,
             device_serial=serial,
-            slot=f"{template.user_id}/{template.modality}/{template.index}",
+            slot=slot,
             template_id=template_id,
         )
 
-    async def _subject(self, device: str, user_id: str) -> SubjectId | None:
+    async def person(self, device: str, user_id: str) -> SubjectId | None:
         found = await self._database.read(lambda c: self._roster.subject_of(c, device=device, user_id=user_id))
         return SubjectId(found) if found else None
 
-    async def _note(self, device: str, subject: SubjectId, modality: Modality, count: int) -> None:
+    async def note(self, device: str, subject: SubjectId, modality: Modality, count: int) -> None:
         details = {"modality": modality.value, "count": count, "device": device}
         entry = Entry("agent", "templates.stored", subject, details=details, subject=subject)
         await self._database.write(lambda c: self._audit.append(c, entry, now=self._now()))
@@ -260,6 +264,10 @@ def _fitting(gifts: list[Gift], there: Counter[str], able: Capabilities) -> tupl
         taken[modality] += 1
         fits.append(gift)
     return fits, refused
+
+
+def slot_of(template: DeviceTemplate) -> str:
+    return f"{template.user_id}/{template.modality}/{template.index}"
 
 
 def _stored(template: DeviceTemplate, consent: Consent) -> Template:

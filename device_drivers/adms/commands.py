@@ -1,8 +1,12 @@
 """The words a server may say to a push device. Two dialects: attendance push 2.x and security push 3.x.
 
-Source: Attendance PUSH 2.4, Security PUSH 4.8 section 12. `USER ADD` and `DATA DEL` of older descriptions are refused
-with -1002 by SpeedFace-V5L (ZAM180-NF-Ver1.1.17), so only the whole words are used. A shell command exists; it is
-not offered.
+Sources. Security push: Security PUSH 4.8, section 12. Attendance push: the command list of the maker's own push
+demonstration (INFO, REBOOT, AC_UNLOCK, CLEAR LOG; USERINFO, FINGERTMP, FACE, BIODATA, BIOPHOTO, USERPIC, ATTLOG);
+SpeedFace-V5L-RFID[TI] (ZAM180-NF-Ver1.1.17) was seen to take USERINFO with update, delete and query without a number,
+and to refuse `USER ADD`, `USER DEL` and `DATA DEL` with -1002, so only the whole words are used. A template of an old
+face keeps the spelling of that list (`Valid`, `Size`); firmware that tells its own as `SIZE` and `VALID` exists.
+`StartDatetime` and `EndDatetime` are told back by terminals as 0; what else they take is not published, so the
+attendance dialect sends no dates. A shell command exists; it is not offered.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from device_drivers.devices import DeviceTemplate, DeviceUser
 from device_drivers.zk_access import encode_seconds
 
 USER_ID = re.compile(r"[A-Za-z0-9]{1,24}")  # PIN: digits, or a string where StringPinFunOn
+FOLLOW_GROUP = -1  # how somebody proves who they are: as their group does
 MAX_SECONDS_OPEN = 254  # one byte; 255 means: stay open
 BIODATA_ALGORITHM = re.compile(r"biodata-(\d{1,2})-(\d{1,5})\.(\d{1,5})-(\d{1,2})")
 
@@ -48,17 +53,21 @@ def _date(moment: datetime | None, *, seconds: bool) -> str:
 
 
 def put_user(user: DeviceUser, dialect: Dialect, *, packed_dates: bool = False) -> list[str]:
-    """Commands that make the device know this person; on panels the doors come in a second one."""
+    """Commands that make the device know this person; on panels the doors come in a second one.
+
+    Raises ValueError for a number, or a wish, that the device cannot hold.
+    """
     pin = user_id(user.user_id)
     if dialect is Dialect.ATTENDANCE:
-        start, end = (_date(moment, seconds=True) if moment else "0" for moment in (user.valid_from, user.valid_until))
-        fields = {
-            "PIN": pin, "Name": user.name, "Pri": user.privilege, "Passwd": user.pin, "Card": user.card, "Grp": 1,
-            "Verify": -1 if user.enabled else 0,
-        }  # fmt: skip
-        if user.valid_from or user.valid_until:
-            fields |= {"StartDatetime": start, "EndDatetime": end}
-        return ["DATA UPDATE USERINFO " + _pairs(**fields)]
+        if not user.enabled:  # `Verify=0` lets in by any means, it bars nobody
+            raise ValueError("an attendance terminal cannot hold somebody who is barred; take the person off it")
+        return [
+            "DATA UPDATE USERINFO "
+            + _pairs(
+                PIN=pin, Name=user.name, Pri=user.privilege, Passwd=user.pin, Card=user.card, Grp=1,
+                Verify=FOLLOW_GROUP,
+            )
+        ]  # fmt: skip
     start = _date(user.valid_from, seconds=packed_dates)
     end = _date(user.valid_until, seconds=packed_dates)
     person = _pairs(
@@ -146,6 +155,14 @@ def delete_templates(pin: str, kinds: tuple[int, ...], dialect: Dialect) -> list
                 f"DATA DELETE biodata Type={kind}\tPin={pin}" if kind else f"DATA DELETE templatev10 Pin={pin}"
             )
     return words
+
+
+def delete_face_sources(pin: str, dialect: Dialect) -> list[str]:
+    """What else a face is matched or made anew from: the table of older faces, and the picture kept to compare with."""
+    pin = user_id(pin)
+    if dialect is Dialect.ATTENDANCE:
+        return [f"DATA DELETE FACE PIN={pin}", f"DATA DELETE BIOPHOTO PIN={pin}"]
+    return [f"DATA DELETE biophoto PIN={pin}"]
 
 
 def open_door(door: int, seconds: float, dialect: Dialect) -> str:

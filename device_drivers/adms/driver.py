@@ -200,15 +200,15 @@ class AdmsTerminal:
     async def templates(self, user_id: str) -> list[DeviceTemplate]:
         """All kinds the device has an algorithm for."""
         await self._introduced()
-        found: list[DeviceTemplate] = []
+        found: dict[tuple[str, int], DeviceTemplate] = {}  # terminals exist that answer every kind with all of them
         for kind in self._kinds():
             text = commands.query_templates(user_id, kind, self._link.session.words)
             try:
                 collection = await self._query(text)
             except (DeviceRefused, Unsupported):
                 continue  # "no data" and "no such table" look alike; the device's algorithms said it has the table
-            found += [t for t in collection.templates.values() if t.user_id == user_id]
-        return found
+            found |= {(t.algorithm, t.index): t for t in collection.templates.values() if t.user_id == user_id}
+        return list(found.values())
 
     def _kinds(self) -> list[int]:
         algorithms = self._algorithms()
@@ -231,17 +231,25 @@ class AdmsTerminal:
         return await self._batch([(f"{t.user_id}/{t.modality}/{t.index}", partial(text_of, t)) for t in templates])
 
     async def delete_templates(self, user_id: str, *, modality: str | None = None) -> list[ItemResult]:
-        """Asks for every table the device could keep them in; a table it lacks holds none."""
+        """Asks for every table the device could keep them in; a table it lacks holds none.
+
+        With a face goes the picture it was made of: the terminal would make it anew from that.
+        """
         words = self._link.session.words
         wanted = TYPES_OF.get(modality, ()) if modality else tuple(k for kinds in TYPES_OF.values() for k in kinds)
         have = self._kinds()
         kinds = tuple(kind for kind in wanted if kind in have) or wanted
+        texts = dict(
+            zip((f"biodata-{k}" for k in kinds), commands.delete_templates(user_id, kinds, words), strict=True)
+        )
+        if modality in {None, "face"}:
+            texts |= {text.split()[2].lower(): text for text in commands.delete_face_sources(user_id, words)}
         results = []
-        for kind in kinds:
-            done = await self._do(commands.delete_templates(user_id, (kind,), words)[0], repeatable=True)
+        for table, text in texts.items():
+            done = await self._do(text, repeatable=True)
             missing = done.code in UNSUPPORTED_RETURNS or done.code == -1
             ok = done.state is CommandState.DONE or missing
-            results.append(ItemResult(f"{user_id}/biodata-{kind}", ok, "" if ok else done.reason))
+            results.append(ItemResult(f"{user_id}/{table}", ok, "" if ok else done.reason))
         return results
 
     # -- doors and the rest ------------------------------------------------------------------------------------------

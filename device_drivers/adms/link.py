@@ -50,7 +50,7 @@ class MemoryJournal:
         return []
 
 
-PhotoHook = Callable[[PushedPhoto], Awaitable[None]]
+PhotoHook = Callable[[PushedPhoto], Awaitable[bool]]  # whether anything came of it
 TemplateHook = Callable[[str, Sequence[DeviceTemplate]], Awaitable[None]]
 UserHook = Callable[[str, Sequence[DeviceUser]], Awaitable[None]]
 
@@ -59,10 +59,11 @@ UserHook = Callable[[str, Sequence[DeviceUser]], Awaitable[None]]
 class Hooks:
     """What happens to things pushed unasked. Without a hook they are dropped and counted, never kept.
 
-    The agent sets `photo` and `template` only while capture is switched on and consented to.
+    A picture is not even decoded unless `wants_photo` says so of the terminal's serial number.
     """
 
     photo: PhotoHook | None = None
+    wants_photo: Callable[[str], bool] = field(default=lambda _serial: True)
     template: TemplateHook | None = None
     user: UserHook | None = None
 
@@ -162,10 +163,11 @@ class DeviceLink:
             await self._journal.next_id(), text, self.clock() + timedelta(seconds=deadline_s), repeatable
         )
         try:
-            self.session.commands.add(command)
+            overtaken = self.session.commands.add(command)
         except ValueError as exc:
             raise LinkError(f"{self.serial}: {exc}") from exc
         await self._journal.save(self.serial, command)
+        await self._announce(overtaken)
         return command
 
     async def settled(self, command_id: int) -> QueuedCommand:
@@ -286,11 +288,8 @@ class DeviceLink:
 
     async def deliver_photos(self, photos: Sequence[PushedPhoto]) -> None:
         for photo in photos:
-            if self.hooks.photo is None:
-                self.counters["photos_dropped"] += 1
-            else:
-                await self.hooks.photo(photo)
-                self.counters["photos_captured"] += 1
+            captured = self.hooks.photo is not None and await self.hooks.photo(photo)
+            self.counters["photos_captured" if captured else "photos_dropped"] += 1
 
     async def packet(self, command_id: int, *, of: int) -> None:
         async with self._changed:

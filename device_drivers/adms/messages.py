@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +30,7 @@ from device_drivers.zk_access import ACCESS_EVENTS, decode_seconds, verify_text
 MAX_TEMPLATE = 512 * 1024
 MAX_PHOTO = 2 * 1024 * 1024
 MAX_CONFIRMATIONS = 1000
+LONG_WORD = re.compile(rb"[^\t\r\n ,;=]{65,}")
 
 OriginOf = Callable[[datetime | None], Origin]
 
@@ -38,8 +40,18 @@ def always_live(_: datetime | None) -> Origin:
 
 
 def unreadable(serial: str, table: str, raw: bytes) -> DoorEvent:
-    """What a line becomes when it breaks its own format: kept, named, and harmless."""
-    return DoorEvent(serial, DoorEventKind.OTHER, reason=f"unreadable {table} line", raw=raw[:4096])
+    """What a line becomes when it breaks its own format: kept, named, and harmless.
+
+    Firmware has tables we do not know, also of templates and pictures: nothing long enough to be one is kept.
+    """
+    return DoorEvent(serial, DoorEventKind.OTHER, reason=f"unreadable {table} line", raw=_shortened(raw))
+
+
+def _shortened(raw: bytes) -> bytes:
+    head = raw[:4096]
+    if sum(byte < 0x20 and byte not in b"\t\r\n" for byte in head[:256]) > 4:
+        return b"[%d bytes that are no text]" % len(raw)
+    return LONG_WORD.sub(lambda found: b"[%d bytes]" % len(found[0]), head)
 
 
 def attlog(body: bytes, *, serial: str, encoding: str = "", origin: OriginOf = always_live) -> list[DeviceEvent]:

@@ -7,6 +7,7 @@ value) is sent again when no confirmation came; a door is never opened twice by 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ RESEND_AFTER = timedelta(seconds=30)
 MAX_SENDS = 5
 MAX_ANSWER_BYTES = 512 * 1024
 MAX_ANSWER_COMMANDS = 64
+PERSON = re.compile(r"\bpin=([A-Za-z0-9]{1,24})", re.IGNORECASE)
 SETTLED = frozenset({CommandState.DONE, CommandState.FAILED, CommandState.UNKNOWN})
 
 
@@ -48,13 +50,35 @@ class CommandQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, command: QueuedCommand) -> None:
-        """Raises ValueError past MAX_WAITING or for a number in use."""
+    def add(self, command: QueuedCommand) -> list[QueuedCommand]:
+        """Raises ValueError past MAX_WAITING or for a number in use.
+
+        A deletion overtakes what still waits to put the same person there: sent again after it, that would bring back
+        who was erased.
+        """
         if len(self._waiting) >= MAX_WAITING:
             raise ValueError(f"{MAX_WAITING} commands already wait for this device")
         if command.command_id in self._waiting:
             raise ValueError(f"command {command.command_id} exists")
+        overtaken = self._overtaken_by(command)
         self._waiting[command.command_id] = command
+        return overtaken
+
+    def _overtaken_by(self, deletion: QueuedCommand) -> list[QueuedCommand]:
+        who = PERSON.search(deletion.text) if deletion.text.startswith("DATA DELETE ") else None
+        if who is None:
+            return []
+        changed = []
+        for command in list(self._waiting.values()):
+            other = PERSON.search(command.text) if command.text.startswith("DATA UPDATE ") else None
+            if other is None or other[1] != who[1]:
+                continue
+            if command.state is CommandState.QUEUED:
+                changed.append(self._settle(command, CommandState.FAILED, reason="the person was deleted meanwhile"))
+            elif command.repeatable:  # it left already, and the deletion comes after it
+                self._waiting[command.command_id] = once = replace(command, repeatable=False)
+                changed.append(once)
+        return changed
 
     def get(self, command_id: int) -> QueuedCommand | None:
         return self._waiting.get(command_id) or self._settled.get(command_id)

@@ -27,6 +27,7 @@ from device_drivers.adms.rows import parse_options
 from device_drivers.adms.session import Info, Session, http_date
 from device_drivers.devices import DeviceConfig
 from device_drivers.errors import LinkError, ProtocolError
+from device_drivers.listener import vouch
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class AdmsServer:
         except ValueError:
             raise _Refused(400, "query not readable") from None
         link = self._admitted(query, (scope.get("client") or ("",))[0])
+        vouch(scope)
         link.heard()
         path = str(scope["path"]).strip("/").lower()
         service = path.removeprefix("iclock/")

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from device_drivers.adms.codes import ALARM_BITS
 from device_drivers.adms.commands import Dialect
-from device_drivers.adms.messages import PanelState
+from device_drivers.adms.messages import OriginOf, PanelState
 from device_drivers.adms.queue import CommandQueue
 from device_drivers.adms.rows import number
 from device_drivers.events import DoorEvent, Origin
@@ -191,12 +191,15 @@ class Session:
                 if key.startswith("~"):
                     self.options[key] = value
 
-    def origin(self, now: datetime, device_time: datetime | None) -> Origin:
-        """Live within two minutes of the device's local time; no part of an event's identity."""
-        if device_time is None:
-            return Origin.LIVE
+    def origin(self, now: datetime) -> OriginOf:
+        """Of an upload's events: live within two minutes of the device's local time; no part of their identity."""
         local = now.astimezone(self.zone).replace(tzinfo=None)
-        return Origin.LIVE if abs(local - device_time) <= LIVE_WITHIN else Origin.BACKLOG
+        first, last = local - LIVE_WITHIN, local + LIVE_WITHIN
+
+        def of(device_time: datetime | None) -> Origin:
+            return Origin.LIVE if device_time is None or first <= device_time <= last else Origin.BACKLOG
+
+        return of
 
     def hear_clock(self, device_time: datetime | None, now: datetime) -> None:
         """Only messages that carry the clock itself: an event's time may be old."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 from device_drivers.adms import messages
@@ -10,7 +9,7 @@ from device_drivers.adms.commands import Dialect
 from device_drivers.adms.link import DeviceLink
 from device_drivers.adms.rows import Row, decode_text, lines, number, parse_options, parse_row
 from device_drivers.devices import DeviceTemplate, DeviceUser
-from device_drivers.events import DeviceEvent, Origin
+from device_drivers.events import DeviceEvent
 
 PHOTO_TABLES = frozenset({"attphoto", "biophoto", "userpic"})
 TEMPLATE_TABLES = frozenset({"biodata", "fp", "fingertmp", "templatev10", "face"})
@@ -42,7 +41,7 @@ async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes
     name = table.upper()
     if table == "attlog":
         events = messages.attlog(
-            body, serial=link.serial, encoding=session.encoding, origin=_origin(link, link.clock())
+            body, serial=link.serial, encoding=session.encoding, origin=session.origin(link.clock())
         )
         await link.record(events, cursor=session.cursor_after(name, stamp))
         count = len(events)
@@ -72,16 +71,12 @@ async def receive_query(link: DeviceLink, query: dict[str, str], body: bytes) ->
     return answer
 
 
-def _origin(link: DeviceLink, now: datetime) -> Callable[[datetime | None], Origin]:
-    return lambda device_time: link.session.origin(now, device_time)
-
-
 def _rows(link: DeviceLink, body: bytes) -> list[Row]:
     return [parse_row(line, link.session.encoding) for line in lines(body)]
 
 
 def _access(link: DeviceLink, body: bytes, now: datetime) -> list[DeviceEvent]:
-    return messages.rtlog(body, serial=link.serial, encoding=link.session.encoding, origin=_origin(link, now))
+    return messages.rtlog(body, serial=link.serial, encoding=link.session.encoding, origin=link.session.origin(now))
 
 
 async def _panel_state(link: DeviceLink, body: bytes) -> None:
@@ -121,7 +116,7 @@ async def _tabledata(link: DeviceLink, query: dict[str, str], body: bytes, *, co
 
 async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes) -> int:
     """Operations, users, fingers and faces, mixed as the device likes."""
-    session, now = link.session, link.clock()
+    session, origin = link.session, link.session.origin(link.clock())
     events: list[DeviceEvent] = []
     users: list[Row] = []
     templates: dict[str, list[Row]] = {}
@@ -130,9 +125,7 @@ async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes) -> int:
         count += 1
         head = decode_text(line[:16], "latin-1").replace("\t", " ").split(" ", 1)[0].lower()
         if head == "oplog":
-            events.append(
-                messages.operation(line, serial=link.serial, encoding=session.encoding, origin=_origin(link, now))
-            )
+            events.append(messages.operation(line, serial=link.serial, encoding=session.encoding, origin=origin))
         elif head in USER_TABLES:
             users.append(parse_row(line, session.encoding))
         elif head in TEMPLATE_TABLES:
@@ -172,8 +165,8 @@ async def _templates(link: DeviceLink, table: str, rows: list[Row], *, command_i
 
 
 async def _photos(link: DeviceLink, table: str, body: bytes) -> int:
-    """Without a capture hook the pictures are not even decoded: counted by line, and gone."""
-    if link.hooks.photo is None:
+    """Where nobody wants them the pictures are not even decoded: counted by line, and gone."""
+    if link.hooks.photo is None or not link.hooks.wants_photo(link.serial):
         count = 1 if b"\0" in body[:4096] else sum(1 for _ in lines(body))
         link.counters["photos_dropped"] += count
         return count

@@ -48,6 +48,8 @@ class IsapiClient:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.base_url = base_url
+        self.local = ""  # our address and the terminal's, as of the last exchange
+        self.peer = ""
         self._sleep = sleep
         self._timeout_s = request_timeout_s
         self._http = httpx.AsyncClient(
@@ -61,6 +63,10 @@ class IsapiClient:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    async def pause(self, seconds: float) -> None:
+        """Between two looks at something the terminal is still at."""
+        await self._sleep(seconds)
 
     async def get(self, path: str) -> Json:
         return parse(await self.request("GET", path))
@@ -101,6 +107,9 @@ class IsapiClient:
     ) -> AsyncIterator[httpx.Response]:
         try:
             async with self._http.stream(method, path, **content) as response:
+                if (line := response.extensions.get("network_stream")) is not None:
+                    self.local = _host(line.get_extra_info("client_addr")) or self.local
+                    self.peer = _host(line.get_extra_info("server_addr")) or self.peer
                 yield response
         except httpx.TimeoutException as exc:
             raise LinkTimeout(self.base_url, timeout_s) from exc
@@ -127,7 +136,8 @@ class IsapiClient:
             raise Unsupported(f"{where}: not on this model")
         if code in {403, 503}:
             raise Busy(f"{self.base_url}: no connection free ({said.sub_code or code})")
-        raise DeviceRefused(f"{where}: {said.sub_code or said.words or code}", code=said.code or code)
+        why = said.sub_code or said.words or code
+        raise DeviceRefused(f"{where}: {why}", code=said.code or code, sub_code=said.sub_code)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, *, silence_s: float = STREAM_SILENCE_S) -> AsyncIterator[httpx.Response]:
@@ -137,3 +147,7 @@ class IsapiClient:
             if response.status_code != 200:
                 self._judge(response.status_code, await self._bounded(response), path)
             yield response
+
+
+def _host(address: object) -> str:
+    return str(address[0]) if isinstance(address, tuple) and address else ""

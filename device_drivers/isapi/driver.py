@@ -1,7 +1,8 @@
-"""A Hikvision access terminal: the log by serial number, live events by stream or by its own pushes.
+"""A Hikvision access terminal: the log by serial number, live events by stream, by its own pushes, or by polling.
 
-The stream is opened before the log is read, so nothing falls between the two. A live number that does not follow
-the last one makes the log be read again. What a model lacks is measured by asking, not taken from a list of models.
+The stream is opened, and the push armed, before the log is read, so nothing falls between the two. A live number that
+does not follow the last one makes the log be read again. What a model lacks is measured by asking, not taken from a
+list of models: where it cannot push it is listened to, where it has no stream it is polled.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from urllib.parse import urlsplit
+from typing import Protocol
 from uuid import uuid4
 
 from device_drivers.devices import (
@@ -32,6 +34,7 @@ from device_drivers.devices import (
 )
 from device_drivers.errors import (
     AuthenticationFailed,
+    DeviceError,
     DeviceRefused,
     LinkError,
     ProtocolError,
@@ -42,29 +45,70 @@ from device_drivers.events import DeviceEvent, Origin
 from device_drivers.isapi import messages
 from device_drivers.isapi.client import STREAM_SILENCE_S, Busy, IsapiClient
 from device_drivers.isapi.frame import PartDecoder, boundary_of
-from device_drivers.isapi.messages import FACE_PICTURE, FINGER_ALGORITHM, Json, integer, item, items, local_time, text
+from device_drivers.isapi.messages import (
+    FACE_PICTURE,
+    FINGER_ALGORITHM,
+    Json,
+    PushTarget,
+    integer,
+    item,
+    items,
+    local_time,
+    offers,
+    text,
+)
 from device_drivers.isapi.people import People
+from device_drivers.isapi.push import USERNAME, Inbox
 from device_drivers.isapi.session import LogPosition
 from device_drivers.links import split_address
+
+log = logging.getLogger(__name__)
 
 PAGE = 30
 POLL_S = 5.0
 SWEEP_S = 300.0  # the log is read this often even while the stream seems well
-DOOR_COMMANDS = {DoorMode.CONTROLLED: "resume", DoorMode.LOCKED: "alwaysClose", DoorMode.UNLOCKED: "alwaysOpen"}
+CHECK_S = 30.0  # a terminal that restarted has forgotten where to push
+DOOR_COMMANDS = {DoorMode.CONTROLLED: "close", DoorMode.LOCKED: "alwaysClose", DoorMode.UNLOCKED: "alwaysOpen"}
 EVENTS = "/ISAPI/AccessControl/AcsEvent"
+HOSTS = "/ISAPI/Event/notification/httpHosts"
+EVENT_SOURCES = ("stream", "push", "poll")
+
+
+class Receiver(Protocol):
+    """Passes on what terminals push, while their drivers want it."""
+
+    def opened(self, inbox: Inbox, terminal: IsapiTerminal) -> None: ...
+    def closed(self, inbox: Inbox, terminal: IsapiTerminal) -> None: ...
 
 
 class IsapiTerminal:
-    """`options`: tls, ca_file, readers, push_url (where the terminal shall send its events) with host_id; and the
-    intervals poll_s, sweep_s, silence_s."""
+    """`options`: events ("stream", "push" or "poll"), tls, ca_file, readers; the intervals poll_s, sweep_s, check_s,
+    silence_s. For pushes: push_host (our address as the terminal reaches it; ours of the connection to it otherwise),
+    addresses (networks it may push from; its own otherwise) and host_id (the listening server to overwrite)."""
 
-    def __init__(self, config: DeviceConfig, *, cursor: bytes | None = None, client: IsapiClient | None = None) -> None:
+    def __init__(
+        self,
+        config: DeviceConfig,
+        *,
+        cursor: bytes | None = None,
+        client: IsapiClient | None = None,
+        inbox: Inbox | None = None,
+        receiver: Receiver | None = None,
+    ) -> None:
         self.config = config
+        self.inbox = inbox
         self.counters: Counter[str] = Counter()
         options = config.options
+        self._events = str(options.get("events", "stream"))
+        if self._events not in EVENT_SOURCES:
+            raise ValueError(f"{config.name}: options.events is {', '.join(EVENT_SOURCES)}, not {self._events[:32]!r}")
+        self._receiver = receiver
+        self._push_networks = [ipaddress.ip_network(a, strict=False) for a in options.get("addresses", ())]
+        self._failure: asyncio.Future[None] | None = None
         self._silence_s = float(options.get("silence_s", STREAM_SILENCE_S))
         self._poll_s = float(options.get("poll_s", POLL_S))
         self._sweep_s = float(options.get("sweep_s", SWEEP_S))
+        self._check_s = float(options.get("check_s", CHECK_S))
         self._client = client or self._connect()
         self._people = People(self._client, readers=tuple(options.get("readers", (1,))))
         self._position = LogPosition.from_cursor(cursor)
@@ -80,7 +124,7 @@ class IsapiTerminal:
         tls = bool(options.get("tls", False))
         host, port = split_address(self.config.address, 443 if tls else 80)
         host = f"[{host}]" if ":" in host else host
-        trust: ssl.SSLContext | bool = True
+        trust: ssl.SSLContext | bool = tls  # without TLS there is nothing to load certificates for
         if ca_file := options.get("ca_file"):
             trust = ssl.create_default_context(cafile=str(ca_file))
         return IsapiClient(
@@ -135,7 +179,7 @@ class IsapiTerminal:
         self._can = Capabilities(
             frozenset(features),
             max_users=integer(item(people or {}, "UserInfo", "maxRecordNum")),
-            max_face_templates=integer(item(faces or {}, "FDLib", "FDRecordDataMaxNum")),
+            max_face_templates=integer((faces or {}).get("FDRecordDataMaxNum")),
             max_finger_templates=integer(item(fingers or {}, "FingerPrintCfg", "maxRecordNum")),
             finger_algorithm=FINGER_ALGORITHM if fingers is not None else None,
             face_algorithm=FACE_PICTURE if faces is not None else None,
@@ -154,24 +198,114 @@ class IsapiTerminal:
         await self.capabilities()
         self._record = record
         try:
-            if self.config.options.get("push_url"):
-                await self._arm()
-                await self._poll(self._sweep_s)
-            try:
-                await self._listen()
-            except Unsupported:
-                if not self._has_log:
-                    raise
-                await self._poll(self._poll_s)
+            if self._events == "push":
+                try:
+                    await self._be_pushed_to()
+                except Unsupported as exc:
+                    log.warning("isapi_listened_to_instead device=%s reason=%s", self.config.name, exc)
+            if self._events != "poll":
+                try:
+                    await self._listen()
+                except Unsupported:
+                    if not self._has_log:
+                        raise
+            await self._poll()
         finally:
             self._record = None
 
-    async def _poll(self, every_s: float) -> None:
+    async def _poll(self) -> None:
+        if not self._has_log:
+            raise Unsupported(f"{self.config.name}: this model has no log to poll; set options.events to stream")
         while True:
             await self._read_log()
-            await asyncio.sleep(every_s)
-            if self.config.options.get("push_url"):
-                await self._arm()  # a terminal that restarted has forgotten where to send
+            await asyncio.sleep(self._poll_s)
+
+    # -- pushes --------------------------------------------------------------------------------------------------------
+
+    async def _be_pushed_to(self) -> None:
+        """Raises Unsupported where the model cannot push, or nobody listens here."""
+        inbox, receiver = self.inbox, self._receiver
+        if inbox is None or receiver is None:
+            raise Unsupported(f"{self.config.name}: there is no port for terminals that call us (adms.listen)")
+        able = await self._ask(f"{HOSTS}/capabilities")
+        if able is None:
+            raise Unsupported(f"{self.config.name}: this model does not push")
+        inbox.asks_digest = "MD5digest" in offers(able, "HttpHostNotificationCap", "httpAuthenticationMethod")
+        loop = asyncio.get_running_loop()
+        self._failure = loop.create_future()
+        receiver.opened(inbox, self)
+        try:
+            await self._arm(inbox)
+            await self._read_log()
+            sweep_at = loop.time() + self._sweep_s
+            while True:
+                await self._arm(inbox)
+                if loop.time() >= sweep_at:
+                    await self._read_what_was_not_pushed()
+                    sweep_at = loop.time() + self._sweep_s
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._check_s):
+                        await asyncio.shield(self._failure)
+        finally:
+            receiver.closed(inbox, self)
+            self._failure.cancel()
+            self._failure = None
+
+    async def _read_what_was_not_pushed(self) -> None:
+        """Nothing, usually. A firewall between us would else go unnoticed: events would come, each time too late."""
+        before = self._position
+        await self._read_log()
+        if self._position != before:
+            self.counters["not_pushed"] += 1
+            log.warning("isapi_not_pushed device=%s: the log has events that did not arrive", self.config.name)
+
+    def pushes_from(self, address: str) -> bool:
+        """Whether this terminal may push from `address`."""
+        if not self._push_networks:
+            return address == self._client.peer
+        try:
+            source = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(source in network for network in self._push_networks)
+
+    async def pushed(self, content_type: str, body: bytes) -> None:
+        """One part of a push; durable on return. A fault of the store also ends `run`: it is not the terminal's."""
+        try:
+            await self.receive(content_type, body)
+        except DeviceError:
+            raise
+        except Exception as exc:
+            if self._failure is not None and not self._failure.done():
+                self._failure.set_exception(exc)
+            raise
+
+    async def _arm(self, inbox: Inbox) -> None:
+        """Make the terminal send its events to us, unless it already does."""
+        options = self.config.options
+        target = PushTarget(
+            str(options.get("push_host") or self._client.local),
+            inbox.port,
+            inbox.path,
+            tls=inbox.tls,
+            username=USERNAME if inbox.asks_digest else "",
+            password=inbox.password if inbox.asks_digest else "",
+        )
+        listed = messages.hosts(await self._client.get(HOSTS))
+        if any(target.is_set(entry) for entry in listed):
+            return
+        ours = [entry for entry in listed if text(entry.get("url")) == inbox.path]
+        wanted = options.get("host_id")
+        chosen = [entry for entry in listed if text(entry.get("id")) == str(wanted)] if wanted else []
+        place = next(iter(chosen or ours or [entry for entry in listed if messages.is_free(entry)]), None)
+        if place is None:
+            raise DeviceRefused(
+                f"{self.config.name}: all {len(listed)} listening servers are taken; free one at the terminal, or name"
+                " the one to overwrite in options.host_id"
+            )
+        host_id = text(place.get("id")) or "1"
+        await self._client.xml("PUT", f"{HOSTS}/{host_id}", target.encode(host_id))
+        self.counters["armed"] += 1
 
     async def _listen(self) -> None:
         path = "/ISAPI/Event/notification/alertStream"
@@ -259,24 +393,6 @@ class IsapiTerminal:
             position += len(found)
             if not found or item(document, "AcsEvent", "responseStatusStrg") != "MORE":
                 return
-
-    async def _arm(self) -> None:
-        """Make the terminal send its events to us, unless it already does."""
-        url = urlsplit(str(self.config.options["push_url"]))
-        host_id = str(self.config.options.get("host_id", "1"))
-        host, tls = url.hostname or "", url.scheme == "https"
-        port, path = url.port or (443 if tls else 80), url.path or "/"
-        listed = messages.hosts(await self._client.get("/ISAPI/Event/notification/httpHosts"))
-        mine = next((entry for entry in listed if text(entry.get("id")) == host_id), None)
-        if mine is not None and messages.points_at(mine, host=host, port=port, path=path):
-            return
-        try:
-            digits = bool(ipaddress.ip_address(host))
-        except ValueError:
-            digits = False
-        body = messages.http_host(host_id, host=host, port=port, path=path, tls=tls, digits=digits)
-        await self._client.xml("PUT", f"/ISAPI/Event/notification/httpHosts/{host_id}", body)
-        self.counters["armed"] += 1
 
     # -- clock and doors -----------------------------------------------------------------------------------------------
 

@@ -1,17 +1,20 @@
 """ISAPI documents -> values, and values -> documents. JSON where the firmware speaks it, XML where it does not.
 
-Source: "ISAPI Person-Based Access Control"; "Face Recognition Terminals Value Series" (2024-05). Every document is
-bounded before it is parsed and may not declare entities.
+Source: "ISAPI (Access Control on Person)", sections 6.1 and 6.2: AcsEventCond, AcsEvent, UserInfo (validity from 1970
+to 2037-12-31T23:59:59), FingerPrintCfg, FingerPrintInfo, HttpHostNotification, RemoteControlDoor, ResponseStatus.
+Every document is bounded before it is parsed and may not declare entities. Not published there, and taken from what
+integrators of terminals send: the XML of `System/time` with the zone kept as told.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree
@@ -338,20 +341,53 @@ def time_document(device_time: datetime, zone: str) -> bytes:
     ).encode()
 
 
-def http_host(host_id: str, *, host: str, port: int, path: str, tls: bool, digits: bool) -> bytes:
-    """One HttpHostNotification; `digits`: the host is an address, not a name."""
-    address = (
-        f"<addressingFormatType>ipaddress</addressingFormatType><ipAddress>{escape(host)}</ipAddress>"
-        if digits
-        else f"<addressingFormatType>hostname</addressingFormatType><hostName>{escape(host)}</hostName>"
-    )
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>'
-        '<HttpHostNotification version="2.0" xmlns="http://www.isapi.org/ver20/XMLSchema">'
-        f"<id>{escape(host_id)}</id><url>{escape(path)}</url><protocolType>{'HTTPS' if tls else 'HTTP'}</protocolType>"
-        f"<parameterFormatType>JSON</parameterFormatType>{address}<portNo>{port}</portNo>"
-        "<httpAuthenticationMethod>none</httpAuthenticationMethod></HttpHostNotification>"
-    ).encode()
+_ADDRESS_NAMES = {4: "ipAddress", 6: "ipv6Address"}
+
+
+@dataclass(frozen=True, slots=True)
+class PushTarget:
+    """Where a terminal shall send its events: one HttpHostNotification without its number."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool = False
+    username: str = ""  # empty: the terminal shows no digest
+    password: str = field(default="", repr=False)
+
+    @property
+    def method(self) -> str:
+        return "MD5digest" if self.username else "none"
+
+    def encode(self, host_id: str) -> bytes:
+        try:
+            kind, name = "ipaddress", _ADDRESS_NAMES[ipaddress.ip_address(self.host).version]
+        except ValueError:
+            kind, name = "hostname", "hostName"
+        address = f"<addressingFormatType>{kind}</addressingFormatType><{name}>{escape(self.host)}</{name}>"
+        login = (
+            f"<userName>{escape(self.username)}</userName><password>{escape(self.password)}</password>"
+            if self.username
+            else ""
+        )
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            '<HttpHostNotification version="2.0" xmlns="http://www.isapi.org/ver20/XMLSchema">'
+            f"<id>{escape(host_id)}</id><url>{escape(self.path)}</url>"
+            f"<protocolType>{'HTTPS' if self.tls else 'HTTP'}</protocolType>"
+            f"<parameterFormatType>JSON</parameterFormatType>{address}<portNo>{self.port}</portNo>{login}"
+            f"<httpAuthenticationMethod>{self.method}</httpAuthenticationMethod></HttpHostNotification>"
+        ).encode()
+
+    def is_set(self, entry: Mapping[str, Any]) -> bool:
+        """Whether a terminal's entry is this target; it tells every field but the password."""
+        return (
+            self.host in {text(entry.get(name)) for name in (*_ADDRESS_NAMES.values(), "hostName")}
+            and integer(entry.get("portNo")) == self.port
+            and text(entry.get("url")) == self.path
+            and text(entry.get("httpAuthenticationMethod")) in {self.method, ""}
+            and (text(entry.get("userName")) or self.username) == self.username
+        )
 
 
 def hosts(document: Json) -> list[Json]:
@@ -361,7 +397,14 @@ def hosts(document: Json) -> list[Json]:
     )
 
 
-def points_at(entry: Mapping[str, Any], *, host: str, port: int, path: str) -> bool:
-    where = text(entry.get("ipAddress")) or text(entry.get("hostName"))
-    hosts_match = where == host or text(entry.get("hostName")) == host
-    return hosts_match and integer(entry.get("portNo")) == port and text(entry.get("url")) == path
+def is_free(entry: Mapping[str, Any]) -> bool:
+    """An entry nobody uses: terminals list as many as they have, empty ones with address 0.0.0.0 or ::."""
+    addresses = {text(entry.get(name)) for name in _ADDRESS_NAMES.values()}
+    return addresses <= {"", "0.0.0.0", "::"} and not text(entry.get("hostName"))  # noqa: S104
+
+
+def offers(document: Json, *path: str) -> frozenset[str]:
+    """The words a capability lists in `opt`."""
+    value = item(document, *path)
+    listed = value.get("@opt") if isinstance(value, Mapping) else None
+    return frozenset(text(listed, 1024).split(",")) if listed else frozenset()

@@ -1,4 +1,10 @@
-"""People, cards, faces and fingers on one terminal, item by item."""
+"""People, cards, faces and fingers on one terminal, item by item.
+
+Source: "ISAPI (Access Control on Person)", messages UserInfo, UserInfoDelCond, UserInfoDetail, CardInfo,
+FingerPrintCfg, FingerPrintCond, FingerPrintDelete and the progress of each; the names of a face's two parts as
+DS-K1T342MFWX-E1 (V3.16.1) takes them. `UserInfo/SetUp` came in 2019, and DS-K1T672MX (3.18) has no `FDSetUp`: what a
+terminal lacks is said otherwise. Deleting and applying go on after the answer, so their end is asked for.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +22,19 @@ from device_drivers.isapi.messages import FACE_PICTURE, FINGER_ALGORITHM, Json, 
 PAGE = 30
 MAX_PEOPLE = 100_000
 FACE_LIBRARY = {"faceLibType": "blackFD", "FDID": "1"}
+ACCESS = "/ISAPI/AccessControl"
+PROGRESS_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # between looks at what the terminal is still at
+READER_SAYS = {  # cardReaderRecvStatus
+    0: "the reader could not be reached",
+    2: "the reader is offline",
+    3: "the quality of the fingerprint is poor",
+    4: "the reader's memory is full",
+    5: "the fingerprint exists already",
+    6: "the place of the finger is taken",
+    7: "no such place for a finger",
+    10: "the reader's firmware is too old for this",
+}
+EXISTS = frozenset({"employeenoalreadyexist", "deviceuseralreadyexist"})
 
 
 async def _item(key: str, action: Callable[[], Awaitable[None]]) -> ItemResult:
@@ -49,19 +68,15 @@ class People:
     async def users(self, *, with_cards: bool) -> list[DeviceUser]:
         cards: dict[str, str] = {}
         if with_cards:
-            entries = await self._pages(
-                "/ISAPI/AccessControl/CardInfo/Search", "CardInfoSearchCond", "CardInfoSearch", "CardInfo"
-            )
+            entries = await self._pages(f"{ACCESS}/CardInfo/Search", "CardInfoSearchCond", "CardInfoSearch", "CardInfo")
             for entry in entries:
                 cards.setdefault(text(entry.get("employeeNo"), 64), text(entry.get("cardNo"), 64))
-        entries = await self._pages(
-            "/ISAPI/AccessControl/UserInfo/Search", "UserInfoSearchCond", "UserInfoSearch", "UserInfo"
-        )
+        entries = await self._pages(f"{ACCESS}/UserInfo/Search", "UserInfoSearchCond", "UserInfoSearch", "UserInfo")
         return [user for entry in entries if (user := messages.user(entry, cards))]
 
     async def upsert(self, users: Sequence[DeviceUser], *, with_cards: bool) -> list[ItemResult]:
         async def put(user: DeviceUser) -> None:
-            await self._client.json("PUT", "/ISAPI/AccessControl/UserInfo/SetUp", messages.user_document(user))
+            await self._put_user(messages.user_document(user))
             if not with_cards:
                 if user.card:
                     raise Unsupported("cards: not on this model")
@@ -69,22 +84,57 @@ class People:
             await self._delete_cards(user.user_id)
             if user.card:
                 info = {"employeeNo": user.user_id, "cardNo": user.card, "cardType": "normalCard"}
-                await self._client.json("POST", "/ISAPI/AccessControl/CardInfo/Record", {"CardInfo": info})
+                await self._client.json("POST", f"{ACCESS}/CardInfo/Record", {"CardInfo": info})
 
         return [await _item(user.user_id, partial(put, user)) for user in users]
 
+    async def _put_user(self, document: Json) -> None:
+        """Set; on models without that, added, and changed if already there."""
+        try:
+            await self._client.json("PUT", f"{ACCESS}/UserInfo/SetUp", document)
+        except Unsupported:
+            await self._add_or_change(document)
+
+    async def _add_or_change(self, document: Json) -> None:
+        try:
+            await self._client.json("POST", f"{ACCESS}/UserInfo/Record", document)
+        except DeviceRefused as exc:
+            if exc.sub_code.lower() not in EXISTS:
+                raise
+            await self._client.json("PUT", f"{ACCESS}/UserInfo/Modify", document)
+
     async def _delete_cards(self, user_id: str) -> None:
         condition = {"CardInfoDelCond": {"EmployeeNoList": [{"employeeNo": messages.require_user_id(user_id)}]}}
-        await self._client.json("PUT", "/ISAPI/AccessControl/CardInfo/Delete", condition)
+        await self._client.json("PUT", f"{ACCESS}/CardInfo/Delete", condition)
 
     async def delete(self, user_ids: Sequence[str]) -> list[ItemResult]:
-        """The person with cards, faces and fingers."""
+        """The person with cards, faces and fingers. The list is never empty: that would mean everybody."""
 
         async def remove(user_id: str) -> None:
-            condition = {"UserInfoDelCond": {"EmployeeNoList": [{"employeeNo": messages.require_user_id(user_id)}]}}
-            await self._client.json("PUT", "/ISAPI/AccessControl/UserInfo/Delete", condition)
+            people = {"EmployeeNoList": [{"employeeNo": messages.require_user_id(user_id)}]}
+            try:
+                detail = {"UserInfoDetail": {"mode": "byEmployeeNo", **people}}
+                await self._client.json("PUT", f"{ACCESS}/UserInfoDetail/Delete", detail)
+            except Unsupported:
+                await self._client.json("PUT", f"{ACCESS}/UserInfo/Delete", {"UserInfoDelCond": people})
+                return
+            await self._ended(f"{ACCESS}/UserInfoDetail/DeleteProcess", "UserInfoDetailDeleteProcess")
 
         return [await _item(user_id, partial(remove, user_id)) for user_id in user_ids]
+
+    async def _ended(self, path: str, root: str) -> None:
+        """Wait for the end of what the terminal began. Raises DeviceRefused if it failed or takes too long."""
+        for pause in PROGRESS_PAUSES_S:
+            try:
+                state = text(item(await self._client.get(f"{path}?format=json"), root, "status"))
+            except Unsupported:
+                return  # it tells no progress: its answer was the end
+            if state != "processing":
+                if state == "failed":
+                    raise DeviceRefused("the terminal began to delete and failed")
+                return
+            await self._client.pause(pause)
+        raise DeviceRefused(f"the terminal is still deleting after {sum(PROGRESS_PAUSES_S):.0f} s")
 
     async def fingers(self, user_id: str) -> list[DeviceTemplate]:
         """Asked one by one: the terminal answers a search for all of them with the first alone."""
@@ -96,9 +146,7 @@ class People:
                 "cardReaderNo": self._readers[0],
                 "fingerPrintID": number,
             }
-            document = await self._client.json(
-                "POST", "/ISAPI/AccessControl/FingerPrintUpload", {"FingerPrintCond": condition}
-            )
+            document = await self._client.json("POST", f"{ACCESS}/FingerPrintUpload", {"FingerPrintCond": condition})
             found += [t for t in messages.fingers(document, user_id) if t not in found]
         return found
 
@@ -117,22 +165,29 @@ class People:
 
     async def _put_finger(self, template: DeviceTemplate) -> None:
         document = await self._client.json(
-            "POST", "/ISAPI/AccessControl/FingerPrint/SetUp", messages.finger_document(template, self._readers)
+            "POST", f"{ACCESS}/FingerPrint/SetUp", messages.finger_document(template, self._readers)
         )
+        for pause in PROGRESS_PAUSES_S:
+            if integer(item(document, "FingerPrintStatus", "totalStatus")) != 0:
+                break
+            await self._client.pause(pause)
+            document = await self._client.get(f"{ACCESS}/FingerPrintProgress?format=json")
         for entry in items(document, "FingerPrintStatus", "StatusList"):
-            if (integer(entry.get("cardReaderRecvStatus")) or 0) != 1:
-                raise DeviceRefused(
-                    text(entry.get("errorMsg")) or "the reader did not take the fingerprint",
-                    code=integer(entry.get("cardReaderRecvStatus")),
-                )
+            code = integer(entry.get("cardReaderRecvStatus")) or 0
+            if code != 1:
+                reason = text(entry.get("errorMsg")) or READER_SAYS.get(code, "the reader did not take the fingerprint")
+                raise DeviceRefused(reason, code=code)
 
     async def _put_face(self, template: DeviceTemplate) -> None:
         record = {**FACE_LIBRARY, "FPID": messages.require_user_id(template.user_id)}
-        files = {
+        files = {  # in this order
             "FaceDataRecord": (None, json.dumps(record), "application/json"),
-            "FaceImage": ("face.jpg", template.payload, "image/jpeg"),
+            "img": ("face.jpg", template.payload, "image/jpeg"),
         }
-        await self._client.request("PUT", "/ISAPI/Intelligent/FDLib/FDSetUp?format=json", files=files)
+        try:
+            await self._client.request("PUT", "/ISAPI/Intelligent/FDLib/FDSetUp?format=json", files=files)
+        except Unsupported:
+            await self._client.request("POST", "/ISAPI/Intelligent/FDLib/FaceDataRecord?format=json", files=files)
 
     async def delete_templates(self, user_id: str, modality: str) -> None:
         user_id = messages.require_user_id(user_id)
@@ -144,6 +199,7 @@ class People:
         detail = {"employeeNo": user_id, "enableCardReader": list(self._readers), "fingerPrintID": list(range(1, 11))}
         await self._client.json(
             "PUT",
-            "/ISAPI/AccessControl/FingerPrint/Delete",
+            f"{ACCESS}/FingerPrint/Delete",
             {"FingerPrintDelete": {"mode": "byEmployeeNo", "EmployeeNoDetail": detail}},
         )
+        await self._ended(f"{ACCESS}/FingerPrint/DeleteProcess", "FingerPrintDeleteProcess")

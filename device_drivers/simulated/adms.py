@@ -40,9 +40,11 @@ class SimulatedAdms:
     opened: list[tuple[int, int]] = field(default_factory=list)  # door, seconds
     reboots: int = 0
     commands: list[str] = field(default_factory=list)
-    photos: list[bytes] = field(default_factory=list)
+    photos: list[bytes] = field(default_factory=list)  # to be pushed
+    pictures: set[str] = field(default_factory=set)  # pins whose picture it compares faces with
     drift: timedelta = timedelta()
     zone_minutes: int | None = None
+    all_kinds: bool = False  # answers a query for one kind of template with every kind
     silent_commands: bool = False  # takes commands and never confirms them
     _online: asyncio.Event = field(default_factory=asyncio.Event)
     _corrupt: bool = False
@@ -71,7 +73,8 @@ class SimulatedAdms:
         self._woken.set()
 
     def push_photo(self, user_id: str, jpeg: bytes) -> None:
-        """A snapshot nobody asked for."""
+        """A picture nobody asked for; the terminal keeps it too."""
+        self.pictures.add(user_id)
         content = base64.b64encode(jpeg).decode()
         self.photos.append(
             f"BIOPHOTO PIN={user_id}\tFileName={user_id}.jpg\tType=9\tSize={len(content)}\tContent={content}\n".encode()
@@ -270,8 +273,12 @@ class SimulatedAdms:
         pin = fields.get("pin", "")
         if table in {"userinfo", "user"}:
             self.users.pop(pin, None)
+            self.pictures.discard(pin)
             for key in [key for key in self.templates if key[0] == pin]:
                 del self.templates[key]
+            return 0
+        if table == "biophoto":
+            self.pictures.discard(pin)
             return 0
         if table == "biodata":
             for key in [key for key in self.templates if key[0] == pin and key[1] == fields.get("type", key[1])]:
@@ -306,7 +313,7 @@ class SimulatedAdms:
                 f"BIODATA Pin={pin}\tNo={no}\tIndex=0\tValid=1\tDuress=0\tType={kind}\tMajorVer={major}"
                 f"\tMinorVer={minor}\tFormat=0\tTmp={template}"
                 for (pin, kind, no), template in self.templates.items()
-                if condition.get("pin", pin) == pin and condition.get("type", kind) == kind
+                if condition.get("pin", pin) == pin and (self.all_kinds or condition.get("type", kind) == kind)
             ]
         else:
             return -1004

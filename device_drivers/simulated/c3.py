@@ -110,7 +110,8 @@ class SimulatedC3:
         self.clients += 1
         session: int | None = None
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            # A cancelled handler is how `go_offline` breaks connections: the stream server wants it to end quietly.
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
                     head = await reader.readexactly(5)
                     size = head[3] | head[4] << 8

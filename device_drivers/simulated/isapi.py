@@ -1,4 +1,4 @@
-"""An access terminal that answers ISAPI over real sockets: log, alert stream, people, doors, clock, and its faults."""
+"""An access terminal that speaks ISAPI over real sockets: log, stream, pushes, people, doors, clock, and its faults."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
+
 from device_drivers.simulated.isapi_http import Answer, DigestServer, Request
 
 Json = dict[str, Any]
@@ -18,6 +20,8 @@ OK: Json = {"statusCode": 1, "statusString": "OK", "subStatusCode": "ok"}
 NOT_SUPPORT: Json = {"statusCode": 4, "statusString": "Invalid Operation", "subStatusCode": "notSupport"}
 BOUNDARY = "MIME_boundary"
 ACCESS = "/ISAPI/AccessControl"
+HOST_FIELDS = ("protocolType", "ipAddress", "portNo", "url", "userName", "password")
+RETRY_S = 0.05
 
 
 @dataclass(slots=True)
@@ -37,12 +41,16 @@ class SimulatedIsapi:
     fingers: dict[tuple[str, int], str] = field(default_factory=dict)
     faces: dict[str, bytes] = field(default_factory=dict)
     opened: list[tuple[int, str]] = field(default_factory=list)
-    host: str = ""  # what httpHosts 1 was set to, as sent
+    hosts: dict[str, str] = field(default_factory=lambda: {"1": "", "2": ""})  # httpHosts, as sent
+    digest_push: bool = True
     offset: timedelta = timedelta()
     reboots: int = 0
     requests: list[str] = field(default_factory=list)
     streaming: asyncio.Event = field(default_factory=asyncio.Event)  # somebody listens to the alert stream
     _streams: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
+    _outgoing: asyncio.Queue[tuple[str, bytes]] = field(default_factory=asyncio.Queue)  # content type, body
+    _pushing: asyncio.Task[None] | None = None
+    _deleting: list[str] = field(default_factory=list)  # people, until the progress is asked for
     _corrupt: bool = False
     _next_serial: int = 1
     _server: DigestServer | None = None
@@ -86,11 +94,40 @@ class SimulatedIsapi:
             if self._corrupt:
                 self._corrupt, body = False, b"{" + body[5:]
             self._send(body, "application/json")
+            self._push(body)
+        return number
+
+    def swipe_with_picture(self, user_id: str, jpeg: bytes) -> int:
+        """As `swipe`, pushed as a form with the picture that was taken."""
+        number = self.swipe(user_id)
+        _, event = self._outgoing.get_nowait()
+        parts = (("event_log", "application/json", event), ("Picture", "image/jpeg", jpeg))
+        body = b"".join(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\nContent-Type: {kind}\r\n'
+            f"Content-Length: {len(data)}\r\n\r\n".encode()
+            + data
+            + b"\r\n"
+            for name, kind, data in parts
+        )
+        self._outgoing.put_nowait((f"multipart/form-data; boundary={BOUNDARY}", body + f"--{BOUNDARY}--\r\n".encode()))
         return number
 
     def heartbeat(self) -> None:
-        self._send(b"<EventNotificationAlert><eventType>videoloss</eventType><eventState>inactive</eventState>"
-                   b"</EventNotificationAlert>", "application/xml")  # fmt: skip
+        """A "video loss" that is not: how this maker says that it is alive. Line by line, as devices send it."""
+        moment = f"{self.local_time():%Y-%m-%dT%H:%M:%S}+08:00"
+        lines = (
+            '<EventNotificationAlert version="2.0" xmlns="http://www.isapi.org/ver20/XMLSchema">',
+            "<ipAddress>192.0.2.20</ipAddress>",
+            "<portNo>80</portNo>",
+            "<channelID>1</channelID>",
+            f"<dateTime>{moment}</dateTime>",
+            "<activePostCount>0</activePostCount>",
+            "<eventType>videoloss</eventType>",
+            "<eventState>inactive</eventState>",
+            "<eventDescription>videoloss alarm</eventDescription>",
+            "</EventNotificationAlert>",
+        )
+        self._send("\n".join(lines).encode(), 'application/xml; charset="UTF-8"')
 
     def push_photo(self, jpeg: bytes) -> None:
         self._send(jpeg, "image/jpeg")
@@ -100,7 +137,36 @@ class SimulatedIsapi:
         for stream in self._streams:
             stream.put_nowait(None)
 
+    def _push(self, body: bytes) -> None:
+        self._outgoing.put_nowait(("application/json", body))
+
+    async def _keep_pushing(self) -> None:
+        """What happens is pushed to every host that is set, and kept until each said 200; without one it is lost."""
+        while True:
+            content_type, body = await self._outgoing.get()
+            waiting = [host for host in self.hosts.values() if host]
+            while waiting:
+                waiting = [host for host in waiting if not await self._pushed(host, content_type, body)]
+                if waiting:
+                    await asyncio.sleep(RETRY_S)
+                waiting = [host for host in waiting if host in self.hosts.values()]  # it forgets them when it restarts
+
+    async def _pushed(self, host: str, content_type: str, body: bytes) -> bool:
+        said = {key: found[1] if (found := re.search(f"<{key}>([^<]*)", host)) else "" for key in HOST_FIELDS}
+        url = f"{said['protocolType'].lower()}://{said['ipAddress']}:{said['portNo']}{said['url']}"
+        login = httpx.DigestAuth(said["userName"], said["password"]) if said["userName"] else None
+        async with httpx.AsyncClient(auth=login, verify=False, timeout=5.0, trust_env=False) as client:  # noqa: S501
+            try:
+                answer = await client.post(url, content=body, headers={"content-type": content_type})
+            except httpx.HTTPError:
+                return False
+        return answer.status_code == 200
+
     async def go_offline(self) -> None:
+        if self._pushing is not None:
+            self._pushing.cancel()
+            await asyncio.gather(self._pushing, return_exceptions=True)
+            self._pushing = None
         if self._server is not None:
             await self._server.stop()
             self._server = None
@@ -112,6 +178,7 @@ class SimulatedIsapi:
         )
         await self._server.start(self._port)
         self._port = int(self._server.address.rsplit(":", 1)[1])
+        self._pushing = asyncio.create_task(self._keep_pushing())
 
     def corrupt_next(self) -> None:
         self._corrupt = True
@@ -174,24 +241,33 @@ class SimulatedIsapi:
                 return done
             case "PUT", "/ISAPI/System/reboot":
                 self.reboots += 1
-                self.host = ""
+                self.hosts = dict.fromkeys(self.hosts, "")
                 return done
             case "GET", "/ISAPI/AccessControl/RemoteControl/door/capabilities":
                 return (
-                    '<RemoteControlDoor><doorNo min="1" max="2"/><cmd opt="open,close,alwaysOpen"/></RemoteControlDoor>'
+                    '<RemoteControlDoor><doorNo min="1" max="2"/>'
+                    '<cmd opt="open,close,alwaysOpen,alwaysClose"/></RemoteControlDoor>'
                 )
             case "PUT", path if path.startswith(f"{ACCESS}/RemoteControl/door/"):
                 command = re.search(r"<cmd>(\w+)", text)
                 self.opened.append((int(path.rsplit("/", 1)[1]), command[1] if command else ""))
                 return done
-            case "GET", "/ISAPI/Event/notification/httpHosts":
-                entry = self.host or (
-                    "<HttpHostNotification><id>1</id><url>/</url><ipAddress>0.0.0.0</ipAddress><portNo>80</portNo>"
-                    "</HttpHostNotification>"
+            case "GET", "/ISAPI/Event/notification/httpHosts/capabilities":
+                methods = "MD5digest,none" if self.digest_push else "none"
+                return (
+                    '<HttpHostNotificationCap xmlns="http://www.isapi.org/ver20/XMLSchema"><hostNumber>2</hostNumber>'
+                    f'<urlLen min="0" max="128"/><httpAuthenticationMethod opt="{methods}"/></HttpHostNotificationCap>'
                 )
-                return f"<HttpHostNotificationList>{entry}</HttpHostNotificationList>"
-            case "PUT", "/ISAPI/Event/notification/httpHosts/1":
-                self.host = text.partition("?>")[2]
+            case "GET", "/ISAPI/Event/notification/httpHosts":
+                entries = (
+                    re.sub("<password>[^<]*</password>", "", host)
+                    or f"<HttpHostNotification><id>{number}</id><url>/</url><ipAddress>0.0.0.0</ipAddress>"
+                    "<portNo>80</portNo></HttpHostNotification>"
+                    for number, host in self.hosts.items()
+                )
+                return f"<HttpHostNotificationList>{''.join(entries)}</HttpHostNotificationList>"
+            case "PUT", path if path.startswith("/ISAPI/Event/notification/httpHosts/"):
+                self.hosts[path.rsplit("/", 1)[1]] = text.partition("?>")[2]
                 return done
         return None
 
@@ -214,6 +290,24 @@ class SimulatedIsapi:
                 return 200, self._page(body["CardInfoSearchCond"], "CardInfoSearch", "CardInfo", cards)
             case "PUT", "/UserInfo/SetUp":
                 return self._put_user(body["UserInfo"])
+            case "POST", "/UserInfo/Record" if body["UserInfo"]["employeeNo"] in self.users:
+                return 400, {
+                    "statusCode": 6,
+                    "statusString": "Invalid Content",
+                    "subStatusCode": "employeeNoAlreadyExist",
+                }
+            case ("POST", "/UserInfo/Record") | ("PUT", "/UserInfo/Modify"):
+                return self._put_user(body["UserInfo"])
+            case "PUT", "/UserInfoDetail/Delete":
+                self._deleting += [entry["employeeNo"] for entry in body["UserInfoDetail"]["EmployeeNoList"]]
+                return 200, OK
+            case "GET", "/UserInfoDetail/DeleteProcess":
+                status = "processing" if self._deleting else "success"
+                while self._deleting:
+                    self._forget(self._deleting.pop())
+                return 200, {"UserInfoDetailDeleteProcess": {"status": status}}
+            case "GET", "/FingerPrint/DeleteProcess":
+                return 200, {"FingerPrintDeleteProcess": {"status": "success"}}
             case "PUT", "/UserInfo/Delete":
                 for entry in body["UserInfoDelCond"]["EmployeeNoList"]:
                     self._forget(entry["employeeNo"])
@@ -258,7 +352,7 @@ class SimulatedIsapi:
                 person = body["FingerPrintDelete"]["EmployeeNoDetail"]["employeeNo"]
                 self.fingers = {key: data for key, data in self.fingers.items() if key[0] != person}
                 return 200, OK
-            case "PUT", "/ISAPI/Intelligent/FDLib/FDSetUp":
+            case ("PUT", "/ISAPI/Intelligent/FDLib/FDSetUp") | ("POST", "/ISAPI/Intelligent/FDLib/FaceDataRecord"):
                 named = re.search(rb'"FPID": ?"(\w+)"', request.body)
                 if named is None or named[1].decode() not in self.users:
                     return 400, {
@@ -279,7 +373,7 @@ class SimulatedIsapi:
             serial = {"beginSerialNo": {"@min": 0}, "endSerialNo": {"@min": 0}} if self.by_serial else {}
             return {"AcsEvent": {"AcsEventCond": {"maxResults": {"@max": 30}, **serial}}}
         if path.endswith("FDLib/capabilities"):
-            return {"FDLib": {"FDRecordDataMaxNum": 500}}
+            return {"statusCode": 1, "FDRecordDataMaxNum": 500, "supportFDFunction": "post,delete,put,get,setUp"}
         name = path.split("/")[-2]
         return {name: {"maxRecordNum": self.max_users}}
 

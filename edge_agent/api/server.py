@@ -8,7 +8,7 @@ from datetime import datetime
 
 from fastapi import FastAPI
 
-from device_drivers.adms.listener import listen
+from device_drivers.listener import listen
 from edge_agent.api import (
     access_tokens,
     audit,

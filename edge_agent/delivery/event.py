@@ -14,6 +14,7 @@ from edge_agent.database import utc_now
 
 JSON = Any  # None, bool, int, float, str, list and dict of these; json.dumps is the judge
 
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 MAX_DATA = 64 * 1024
 MAX_ID = 200
 
@@ -57,7 +58,7 @@ def append(connection: sqlite3.Connection, events: Iterable[Event], *, now: date
     """
     recorded_at, new = utc_text(now or utc_now()), 0
     for event in events:
-        data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        data = ENCODE(event.data)
         data = data.encode("utf-8", "replace").decode()  # a device's text may hold what UTF-8 cannot say
         if len(data) > MAX_DATA or not 0 < len(event.id) <= MAX_ID:
             raise ValueError(f"event of type {event.type}: {len(data)} characters, id of {len(event.id)}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from device_drivers.adms.listener import listen
+from device_drivers.listener import listen
 from device_drivers.simulated.adms import SimulatedAdms
 from device_drivers.simulated.isapi import SimulatedIsapi
 from device_drivers.simulated.zkteco import SimulatedZkTerminal

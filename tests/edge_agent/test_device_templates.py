@@ -113,14 +113,6 @@ async def test_anything_else_is_dropped_and_counted(s: Site, why: str) -> None:
     assert kept.dropped == {}
 
 
-async def test_pictures_are_never_looked_at(s: Site) -> None:
-    server = AdmsServer(hooks=Hooks(template=templates_of(s).pushed))
-    terminal = server.terminal(config())
-    async with running(terminal, Recorder()), client(server) as http:
-        await http.post("/iclock/cdata?SN=A1&table=BIOPHOTO", content=b"BIOPHOTO PIN=42\tContent=AAAA\n")
-    assert terminal.counters["photos_dropped"] == 1
-
-
 def able(**limits: int) -> Capabilities:
     return Capabilities(frozenset({Feature.FACE_TEMPLATES}), face_algorithm=ALGORITHM, **limits)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from device_drivers.adms.listener import listen
+from device_drivers.listener import listen
 from device_drivers.simulated.adms import SimulatedAdms
 from device_drivers.simulated.c3 import SimulatedC3
 from device_drivers.simulated.fingerprint_uart import SimulatedModule
@@ -135,6 +135,13 @@ class AgentSite:
                 "address": self.isapi.address,
                 "username": self.isapi.username,
                 "password": self.isapi.password,
+            },
+            "pushing": {
+                "kind": "isapi",
+                "address": self.isapi.address,
+                "username": self.isapi.username,
+                "password": self.isapi.password,
+                "options": {"events": "push", "check_s": 0.05, "sweep_s": 0.2},
             },
             "c3": {"kind": "c3", "address": self.c3.address, "options": quick},
             "controller": {

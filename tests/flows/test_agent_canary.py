@@ -19,13 +19,16 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.delivery.outbox import Stored
 from edge_agent.local_client import Invitation
+from edge_agent.policy.consent import require
 from edge_agent.policy.requests import Verb
 from templates_store.template import Modality, Purpose
 from tests.canary import found_in, hits
 from tests.flows.agent_site import (
     ANN,
+    BOB,
     PATIENCE_S,
     AgentSite,
+    acts,
     agent_site,
     delivered,
     enrol_finger,
@@ -33,6 +36,7 @@ from tests.flows.agent_site import (
     happened,
     online,
     people,
+    until,
 )
 from tests.shared_data import shared
 
@@ -171,5 +175,37 @@ async def test_an_uploaded_photograph_becomes_a_vector_and_neither_is_written(
             needles = [*pieces(template.payload), *pieces(photo[1000:])]
             await assert_clean(agent, s, needles, caplog.text)
             await agent.erasure.erase(ANN, Verb.WITHDRAW, actor="li", reason="", modality=Modality.FACE)
+            await agent.erasure.rekey()
+            await assert_clean(agent, s, needles, caplog.text)
+
+
+async def test_a_picture_pushed_by_a_terminal_becomes_a_vector_and_neither_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photo = await asyncio.to_thread(photograph)
+    caplog.set_level(logging.DEBUG)
+    async with agent_site(tmp_path) as s:
+        wanted = s.site("zk", "adms") | {
+            "modalities": {"face": {"enabled": True}},
+            "privacy": {"notice_version": "n1", "impact_assessment": "pia-1"},
+            "retention": {"templates_days": 365},
+        }
+        wanted["devices"][1]["biometrics"] = ["face"]
+        async with s.running(wanted) as agent:
+            assert s.adms is not None
+            await people(agent)
+            await online(agent)
+            store = agent.biometrics.store
+            store.renew(require(acts(ANN, Modality.FACE)[0], agent.biometrics.terms(), now=agent.clock()))
+            for number in ("1002", "1001"):  # Bob agreed to nothing
+                s.adms.push_photo(number, photo)
+            await until(lambda: store.consents(ANN) and store.placements(ANN))
+            await until(lambda: agent.device_templates.pictures_dropped["adms"] and not s.adms.photos)
+            [template] = store.templates_of(ANN, purpose=acts(ANN)[0].purpose)
+            assert store.placements(BOB) == []
+            needles = [*pieces(template.payload), *pieces(photo[1000:])]
+            await assert_clean(agent, s, needles, caplog.text)
+            await agent.erasure.erase(ANN, Verb.WITHDRAW, actor="li", reason="", modality=Modality.FACE)
+            await until(lambda: s.adms.pictures == {"1002"})  # the terminal's own copy of hers went too
             await agent.erasure.rekey()
             await assert_clean(agent, s, needles, caplog.text)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_bytes
 
+from device_drivers.isapi.driver import IsapiTerminal
 from edge_agent.delivery.outbox import Stored
 from edge_agent.supervise import LinkState
-from tests.flows.agent_site import agent_site, apply, delivered, happened, people, receiver, upstream
+from tests.canary import hits
+from tests.flows.agent_site import agent_site, apply, delivered, happened, people, receiver, until, upstream
 
 TYPES = ("edge-agent.attendance.punch", "edge-agent.door.granted")  # a panel tells of doors, a terminal of punches
 
@@ -96,3 +100,37 @@ async def test_an_event_carries_what_its_recipient_may_have_and_nothing_else(tmp
         assert b"attendance.punch" in bodies
         for kept in (b"1001", b"Ann", b'"zk"', b"CJDE193560303"):
             assert kept not in bodies
+
+
+async def test_a_terminal_that_pushes_is_armed_again_after_its_restart_and_each_event_arrives_once(
+    tmp_path: Path,
+) -> None:
+    picture = b"\xff\xd8\xff\xe0" + token_bytes(64)
+
+    def armed() -> bool:
+        return any(s.isapi.hosts.values())
+
+    async with agent_site(tmp_path) as s:
+        async with s.running(s.site("pushing")) as agent:
+            await people(agent)
+            await until(armed)
+            s.isapi.swipe_with_picture("1001", picture)
+            await happened(agent, "attendance.punch", by("pushing", "1001"))
+            s.isapi.hosts = dict.fromkeys(s.isapi.hosts, "")  # as after its restart
+            s.isapi.swipe("1002")  # pushed to nobody
+            await happened(agent, "attendance.punch", by("pushing", "1002"))
+            await until(armed)
+            s.isapi.swipe("1001")
+            await delivered(agent)
+            driver = agent.fleet.driver("pushing")
+            assert isinstance(driver, IsapiTerminal)
+            await until(lambda: agent.isapi.counters["answered_200"] >= 2)
+            assert driver.counters["photos_dropped"] == 1
+        s.isapi.swipe("1002")  # while no agent runs
+        async with s.running(s.site("pushing")) as agent:
+            await until(lambda: len(s.receiver.bodies) and agent.in_force.is_set())
+            async with asyncio.timeout(20):
+                while len(await s.receiver.told()) < 4:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        assert Counter(event["data"]["user_id"] for event in await s.receiver.told()) == {"1001": 2, "1002": 2}
+        assert hits(picture, tmp_path) == []

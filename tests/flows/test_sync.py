@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from device_drivers.devices import Terminal
@@ -180,3 +182,106 @@ async def test_a_push_terminal_is_filled_to_its_limit_and_gives_back_templates(t
             assert s.adms.templates == {}
             assert {p.device_serial for p in store.placements(ANN)} == {ADMS_SERIAL}
             assert store.receipts(ANN)[-1].closed
+
+
+def holds(s: AgentSite, kind: str) -> set[str]:
+    """The device's own numbers of people, as it keeps them."""
+    match kind:
+        case "zk":
+            return set(s.zk.memory.uids)
+        case "isapi":
+            return set(s.isapi.users)
+        case _:
+            return {str(row["Pin"]) for row in s.c3.rows["user"]}
+
+
+def room_for(s: AgentSite, kind: str, people: int) -> None:
+    match kind:
+        case "zk":
+            s.zk.memory.max_users = people
+        case "isapi":
+            s.isapi.max_users = people
+        case _:
+            s.c3.max_users = people
+
+
+@pytest.mark.parametrize("kind", ["zk", "isapi", "c3"])
+async def test_every_kind_tells_who_did_not_fit_and_gives_up_who_was_erased_when_it_returns(
+    tmp_path: Path, kind: str
+) -> None:
+    async with agent_site(tmp_path) as s:
+        device: Any = {"zk": s.zk, "isapi": s.isapi, "c3": s.c3}[kind]
+        s.zk.memory.users.clear()
+        s.zk.memory.uids.clear()
+        room_for(s, kind, 1)
+        async with s.running(kept(s.site(kind), kind)) as agent:
+            await online(agent)
+            await people(agent)
+            await settled(agent, kind)
+            assert holds(s, kind) == {"1001"}
+            report = agent.sync.standing(kind).report
+            assert report is not None
+            assert [(failed.key, bool(failed.reason)) for failed in report.failed] == [("1002", True)]
+
+            room_for(s, kind, 10)
+            agent.fleet.nudge(kind)
+            device.go_offline() if kind == "zk" else await device.go_offline()
+            await until(lambda: agent.fleet.driver(kind) is None)
+            await (device.come_back() if kind == "zk" else device.go_online())
+            await until(lambda: agent.fleet.nudge(kind) or agent.fleet.driver(kind) is not None)
+            before = holds(s, kind)
+            shown = await agent.sync.preview(kind)
+            assert [user.user_id for user in shown.plan.add] == ["1002"]
+            assert holds(s, kind) == before == {"1001"}  # a preview changes nothing
+            assert (await agent.sync.apply(kind, actor="li")).complete
+            assert holds(s, kind) == {"1001", "1002"}
+            assert (await agent.sync.preview(kind)).empty
+
+            device.go_offline() if kind == "zk" else await device.go_offline()
+            await until(lambda: agent.fleet.driver(kind) is None)
+            carried = await agent.erasure.erase(BOB, Verb.LEAVE, actor="li", reason="left")
+            assert carried.receipt is not None
+            assert not carried.receipt.closed
+            await (device.come_back() if kind == "zk" else device.go_online())
+            await until(lambda: agent.fleet.nudge(kind) or agent.fleet.driver(kind) is not None)
+            await agent.erasure.retry()
+            assert holds(s, kind) == {"1001"}
+
+
+@pytest.mark.parametrize("kind", ["zk", "isapi"])
+async def test_a_withdrawal_takes_a_finger_off_a_terminal_that_was_away(tmp_path: Path, kind: str) -> None:
+    async with agent_site(tmp_path) as s:
+        device: Any = {"zk": s.zk, "isapi": s.isapi}[kind]
+        site = kept(s.site(kind), kind, biometrics=["fingerprint"]) | {
+            "modalities": {"fingerprint": {"enabled": True}},
+            "privacy": {"notice_version": "n1", "impact_assessment": "pia-1"},
+            "retention": {"templates_days": 365},
+        }
+        async with s.running(site) as agent:
+            await online(agent)
+            await people(agent)
+            await until(lambda: holds(s, kind) == {"1001", "1002"})
+            store = agent.biometrics.store
+            for act in acts(ANN):
+                store.renew(require(act, agent.biometrics.terms(), now=agent.clock()))
+            for number in ("1001", "1002"):  # put on at the terminal; Bob agreed to nothing
+                if kind == "zk":
+                    s.zk.add_template(number, 6, b"made by the terminal " * 30)
+                else:
+                    s.isapi.fingers[number, 7] = base64.b64encode(b"made by the terminal " * 20).decode()
+            await agent.sync.apply(kind, actor="li")
+            assert {p.slot for p in store.placements(ANN)} == {"1001/fingerprint/6"}
+            assert store.placements(BOB) == []
+
+            device.go_offline() if kind == "zk" else await device.go_offline()
+            await until(lambda: agent.fleet.driver(kind) is None)
+            await agent.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="", modality=Modality.FINGERPRINT)
+            assert {p.state for p in store.placements(ANN)} == {PlacementState.ERASING}
+            await (device.come_back() if kind == "zk" else device.go_online())
+            await until(lambda: agent.fleet.nudge(kind) or agent.fleet.driver(kind) is not None)
+            await agent.erasure.retry()
+            if kind == "zk":
+                assert {uid for uid, _ in s.zk.memory.templates} == {s.zk.memory.uids["1002"]}
+            else:
+                assert {number for number, _ in s.isapi.fingers} == {"1002"}
+            assert holds(s, kind) == {"1001", "1002"}  # she is still let in by her card

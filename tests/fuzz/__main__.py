@@ -7,6 +7,7 @@ import importlib
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.discovery import modules
@@ -19,11 +20,13 @@ def fuzz(module: str, seconds: int) -> None:
     import atheris  # present only for this target
 
     with atheris.instrument_imports(include=["device_drivers", "edge_agent", "templates_store"]):
-        target = importlib.import_module(module).one_input
-    atheris.Setup(
-        [sys.argv[0], f"-max_total_time={seconds}", f"-rss_limit_mb={MAX_RSS_MB * 2}", "-max_len=65536"], target
-    )
-    atheris.Fuzz()
+        loaded = importlib.import_module(module)
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(getattr(loaded, "SEEDS", ())):  # what random bytes would hardly come to be
+            (Path(corpus) / str(number)).write_bytes(seed)
+        options = [f"-max_total_time={seconds}", f"-rss_limit_mb={MAX_RSS_MB * 2}", "-max_len=65536"]
+        atheris.Setup([sys.argv[0], *options, corpus], loaded.one_input)
+        atheris.Fuzz()
 
 
 def main() -> int:

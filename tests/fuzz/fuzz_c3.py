@@ -10,6 +10,11 @@ from device_drivers.c3.frame import Frame, FrameDecoder
 from device_drivers.c3.session import Session
 from device_drivers.errors import DeviceError
 
+SEEDS = (
+    b"~SerialNumber=DGD9190019050335134,LockCount=2",
+    b"user=1,UID=i1,CardNo=i2,Pin=i3\n\0\0\x03\x01\x02\x03\x01\x05\x01\x05\x01\x05",
+)
+
 
 def one_input(data: bytes) -> None:
     for start in (b"", b"\xaa\x01\xc8"):

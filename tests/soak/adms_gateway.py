@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig
+from device_drivers.listener import listen
 from edge_agent.attendance import Attendance, Source
 from edge_agent.database import Database
 from edge_agent.roster import Roster

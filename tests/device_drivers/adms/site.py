@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import httpx
 
 from device_drivers.adms.driver import AdmsTerminal
-from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig
 from device_drivers.events import DeviceEvent
+from device_drivers.listener import listen
 
 
 @dataclass

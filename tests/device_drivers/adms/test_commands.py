@@ -11,11 +11,72 @@ from device_drivers.adms.messages import template
 from device_drivers.adms.rows import parse_row
 from device_drivers.devices import DeviceTemplate, DeviceUser
 
+# source: command list of the maker's attendance push demonstration (public copies in several repositories)
+MAKERS_WORDS = {
+    "DATA UPDATE USERINFO": "PIN Name Pri Passwd Card Grp TZ",
+    "DATA UPDATE FINGERTMP": "PIN FID Size Valid TMP",
+    "DATA UPDATE FACE": "PIN FID Valid Size TMP",
+    "DATA UPDATE BIODATA": "Pin No Index Valid Duress Type MajorVer MinorVer Format Tmp",
+    "DATA DELETE USERINFO": "PIN",
+    "DATA DELETE FINGERTMP": "PIN FID",
+    "DATA DELETE FACE": "PIN",
+    "DATA DELETE BIODATA": "Pin Type No",
+    "DATA DELETE BIOPHOTO": "PIN",
+    "DATA QUERY USERINFO": "PIN",
+    "DATA QUERY ATTLOG": "StartTime EndTime",
+    "DATA QUERY FINGERTMP": "PIN FID",
+    "DATA QUERY BIODATA": "Type PIN No",
+    "INFO": "",
+    "REBOOT": "",
+    "AC_UNLOCK": "",
+    "CLEAR LOG": "",
+}
+# told back by terminals beside the maker's list: USER PIN=9001 ... Verify=-1 ViceCard= StartDatetime=0 EndDatetime=0
+SEEN_BESIDE = {"Verify"}
+
+
+def test_attendance_words_and_their_fields_are_the_makers() -> None:
+    words = Dialect.ATTENDANCE
+    moment = datetime(2026, 6, 19, 8)
+    texts = [
+        *commands.put_user(DeviceUser("1", name="Ann", card="1", pin="2"), words),
+        *(
+            commands.put_template(DeviceTemplate("1", kind, 6, algorithm, b"x"), words)
+            for kind, algorithm in (
+                ("fingerprint", "zk-finger-10"),
+                ("face", "zk-face-7"),
+                ("face", "biodata-9-39.3-0"),
+            )
+        ),
+        *commands.delete_user("1", words),
+        *commands.delete_templates("1", (0, 1, 9), words),
+        *commands.delete_face_sources("1", words),
+        commands.query_users(words),
+        commands.query_templates("1", 0, words),
+        commands.query_templates("1", 9, words),
+        commands.query_log(moment, moment, words),
+        commands.open_door(1, 5, words),
+        commands.reboot(words),
+        commands.clear_log(words),
+        commands.ask_options(words),
+    ]
+    for text in texts:
+        verb = next(known for known in MAKERS_WORDS if text == known or text.startswith(f"{known} "))
+        fields = [part.partition("=")[0] for part in text[len(verb) + 1 :].split("\t") if part]
+        known = [*MAKERS_WORDS[verb].split(), *SEEN_BESIDE]
+        assert fields == sorted(fields, key=known.index), text  # none unknown, and in the maker's order
+
 
 def test_an_attendance_user_is_one_line_of_tabs() -> None:
     [text] = commands.put_user(DeviceUser("1001", name="John Doe", card="12345678"), Dialect.ATTENDANCE)
-    assert text.startswith("DATA UPDATE USERINFO PIN=1001\tName=John Doe\tPri=0\t")
-    assert "Card=12345678" in text
+    assert text == "DATA UPDATE USERINFO PIN=1001\tName=John Doe\tPri=0\tPasswd=\tCard=12345678\tGrp=1\tVerify=-1"
+
+
+def test_nobody_barred_is_sent_to_a_terminal_that_would_let_them_in() -> None:
+    with pytest.raises(ValueError, match="barred"):
+        commands.put_user(DeviceUser("1", enabled=False), Dialect.ATTENDANCE)
+    [text] = commands.put_user(DeviceUser("1", enabled=False), Dialect.SECURITY)
+    assert text.endswith("Disable=1")
 
 
 def test_a_panel_user_brings_his_doors_in_a_second_command() -> None:

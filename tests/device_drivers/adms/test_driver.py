@@ -133,8 +133,20 @@ async def test_templates_move_between_equal_algorithms_alone(security: bool) -> 
         assert not bad.ok
         assert "biodata-9-35.4-0" in bad.reason
         assert not any("MajorVer=35" in command for command in device.commands)
-        assert all(result.ok for result in await terminal.delete_templates("8", modality="face"))
+        device.pictures.add("8")
+        deleted = await terminal.delete_templates("8", modality="face")
+        assert all(result.ok for result in deleted)
+        assert len({result.key for result in deleted}) == len(deleted)
         assert await terminal.templates("8") == []
+        assert device.pictures == set()  # it would make the template anew from that
+
+
+async def test_a_terminal_that_answers_every_kind_with_all_of_them_has_each_template_once() -> None:
+    async with site(security=True) as (terminal, device, _):
+        device.all_kinds = True
+        device.enrol("7", "Ann", template=b"face bytes")
+        assert [found.payload for found in await terminal.templates("7")] == [b"face bytes"]
+        assert sum("tablename=biodata" in command for command in device.commands) > 1
 
 
 async def test_a_panel_tells_who_may_pass_which_door_and_until_when() -> None:

@@ -141,6 +141,19 @@ def test_lines_without_number_or_date_are_kept_and_stop_nobody() -> None:
     assert last.verify_mode is VerifyMode.CARD
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        (b"FVEIN Pin=1\tFID=0\tTmp=" + b"QUJD" * 400, b"FVEIN Pin=1\tFID=0\tTmp=[1600 bytes]"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01" + bytes(600), b"[616 bytes that are no text]"),
+        (b"palmv4 pin=1\ttemplate=\xff\xfe" + b"\x80" * 200, b"palmv4 pin=1\ttemplate=[202 bytes]"),
+        (b"short and odd", b"short and odd"),
+    ],
+)
+def test_what_nobody_can_read_is_kept_without_anything_that_could_be_a_template(line: bytes, kept: bytes) -> None:
+    assert messages.unreadable("A1", "other", line).raw == kept
+
+
 def test_trap_17_positional_rtlog_lines_are_kept_as_unknown_and_never_guessed() -> None:
     distrusted = [v["body"] for v in vectors("adms_zkteco_php_tests.json") if v["file"] == "RtlogParserTest.php"]
     assert len(distrusted) == 5

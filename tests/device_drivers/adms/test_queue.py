@@ -92,6 +92,23 @@ def test_data_is_sent_again_when_no_confirmation_came() -> None:
     assert sent(queue, at=NOW + RESEND_AFTER) == first
 
 
+@pytest.mark.parametrize("was_sent", [False, True], ids=["still waiting", "sent, not confirmed"])
+def test_a_deletion_is_never_followed_by_what_it_deleted(was_sent: bool) -> None:
+    queue = CommandQueue()
+    queue.add(command(1, "DATA UPDATE BIODATA Pin=7\tType=9\tTmp=QUJD", repeatable=True, within=10 * MINUTE))
+    queue.add(command(2, "DATA UPDATE USERINFO PIN=77\tName=other", repeatable=True, within=10 * MINUTE))
+    if was_sent:
+        sent(queue)
+    [overtaken] = queue.add(command(3, "DATA DELETE BIODATA Pin=7\tType=9", repeatable=True, within=10 * MINUTE))
+    assert overtaken.command_id == 1
+    assert state(queue) is (CommandState.SENT if was_sent else CommandState.FAILED)
+    sent(queue)
+    queue.confirm(Confirmation(3, 0, "DATA"))  # and the confirmation of the first is lost
+    later = sent(queue, at=NOW + RESEND_AFTER)
+    assert b"Pin=7\t" not in later
+    assert b"PIN=77" in later
+
+
 def test_a_late_confirmation_says_what_became_of_an_unknown_command() -> None:
     queue = CommandQueue()
     queue.add(command())

@@ -177,17 +177,24 @@ async def test_photos_pushed_unasked_are_dropped_and_counted() -> None:
 async def test_a_capture_hook_gets_the_picture_in_memory() -> None:
     seen: list[PushedPhoto] = []
 
-    async def capture(photo: PushedPhoto) -> None:
+    async def capture(photo: PushedPhoto) -> bool:
         seen.append(photo)
+        return True
 
-    server = AdmsServer(hooks=Hooks(photo=capture))
+    wanted = ["A1"]
+    server = AdmsServer(hooks=Hooks(photo=capture, wants_photo=wanted.__contains__))
     terminal = server.terminal(config())
     line = b"BIOPHOTO PIN=12\tFileName=12.jpg\tType=9\tContent=" + base64.b64encode(b"\xff\xd8picture")
     async with running(terminal, Recorder()), client(server) as http:
         await http.post("/iclock/cdata?SN=A1&table=BIOPHOTO", content=line)
     [photo] = seen
     assert (photo.name, photo.jpeg) == ("12", b"\xff\xd8picture")
-    assert "photos_dropped" not in terminal.counters
+    assert (terminal.counters["photos_captured"], terminal.counters.get("photos_dropped")) == (1, None)
+    wanted.clear()
+    async with running(terminal, Recorder()), client(server) as http:
+        await http.post("/iclock/cdata?SN=A1&table=BIOPHOTO", content=line)
+    assert len(seen) == 1
+    assert terminal.counters["photos_dropped"] == 1
 
 
 async def test_templates_pushed_unasked_are_dropped_without_a_hook() -> None:

@@ -74,8 +74,8 @@ def test_a_panel_registers_before_it_gets_its_options() -> None:
 def test_an_old_event_is_backlog_and_a_fresh_one_live() -> None:
     one = session()
     local = datetime(2026, 6, 19, 16, 0, 0)
-    assert one.origin(NOW, local) is Origin.LIVE
-    assert one.origin(NOW, local - timedelta(hours=8)) is Origin.BACKLOG
+    assert one.origin(NOW)(local) is Origin.LIVE
+    assert one.origin(NOW)(local - timedelta(hours=8)) is Origin.BACKLOG
 
 
 def test_the_clock_is_carried_on_from_what_was_heard() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -22,11 +23,13 @@ from device_drivers.devices import (
     Feature,
     Terminal,
 )
-from device_drivers.errors import AuthenticationFailed, LinkError, LinkTimeout, Unsupported, WrongDevice
+from device_drivers.errors import AuthenticationFailed, DeviceRefused, LinkError, LinkTimeout, Unsupported, WrongDevice
 from device_drivers.events import DeviceEvent, Origin, Punch
 from device_drivers.isapi.client import IsapiClient
 from device_drivers.isapi.driver import IsapiTerminal, connected
+from device_drivers.isapi.messages import PushTarget
 from device_drivers.isapi.receiver import IsapiReceiver
+from device_drivers.listener import listen
 from device_drivers.simulated.isapi import SimulatedIsapi
 
 ACCESS = "/ISAPI/AccessControl"
@@ -167,23 +170,128 @@ async def test_trap_23_no_free_connection_is_asked_again_after_pauses() -> None:
         await terminal.close()
 
 
-async def test_trap_23_a_restarted_terminal_is_armed_again() -> None:
-    device, record, receiver = SimulatedIsapi(), Recorder(), IsapiReceiver()
+def receiver_of() -> IsapiReceiver:
+    return IsapiReceiver(derive=lambda use: sha256(use.encode()).digest())
+
+
+@contextlib.asynccontextmanager
+async def pushing(
+    device: SimulatedIsapi, record: Recorder, receiver: IsapiReceiver, **options: object
+) -> AsyncIterator[IsapiTerminal]:
+    """The receiver on a socket, the terminal armed to push there."""
+    async with listen(receiver, host="127.0.0.1", port=0) as server:
+        receiver.listening(server.sockets[0].getsockname()[1], tls=False)
+        terminal = receiver.terminal(config(device, events="push", check_s=0.02, **options))
+        try:
+            async with receiving(terminal, record):
+                await until(lambda: any(device.hosts.values()))
+                yield terminal
+        finally:
+            await terminal.close()
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("digest", [True, False], ids=["with a digest", "without"])
+async def test_a_terminal_pushes_what_happens_and_is_answered_after_the_commit(digest: bool) -> None:
+    device, record, receiver = SimulatedIsapi(digest_push=digest), Recorder(), receiver_of()
+    async with device.running(), pushing(device, record, receiver, sweep_s=60) as terminal:
+        device.swipe("7")
+        await record.until(1)
+        device.swipe_with_picture("8", b"\xff\xd8 a face")
+        await record.until(2)
+        await until(lambda: terminal.counters["photos_dropped"])
+        last = record.events[-1]
+        assert isinstance(last, Punch)
+        assert last.origin is Origin.LIVE
+        assert ("MD5digest" in device.hosts["1"]) is digest
+        assert (receiver.counters["answered_401"] > 0) is digest
+        assert "alertStream" not in " ".join(device.requests)
+
+
+async def test_trap_23_a_restarted_terminal_is_armed_again_and_loses_nothing() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running(), pushing(device, record, receiver_of(), sweep_s=0.05) as terminal:
+        device.swipe("1")
+        await record.until(1)
+        await terminal.reboot()
+        device.swipe("2", live=False)  # nobody was told
+        await record.until(2)
+        await until(lambda: terminal.counters["not_pushed"])  # which is said
+        await until(lambda: any(device.hosts.values()))
+        assert terminal.counters["armed"] == 2
+        device.swipe("3")
+        await record.until(3)
+
+
+async def test_a_push_that_could_not_be_kept_is_not_acknowledged_and_ends_the_driver() -> None:
+    device, record, receiver = SimulatedIsapi(), Recorder(), receiver_of()
+    async with device.running(), listen(receiver, host="127.0.0.1", port=0) as server:
+        receiver.listening(server.sockets[0].getsockname()[1], tls=False)
+        terminal = receiver.terminal(config(device, events="push", sweep_s=60))
+        async with receiving(terminal, record) as task:
+            await until(lambda: f"POST {ACCESS}/AcsEvent" in device.requests)  # armed, and the log read
+            record.fails = OSError("disk full")
+            device.swipe("1")
+            with pytest.raises(OSError, match="disk full"):
+                await asyncio.wait_for(task, 10)
+        await until(lambda: receiver.counters["answered_500"])
+        await terminal.close()
+        record.fails = None
+        terminal = receiver.terminal(config(device, events="push", sweep_s=60))
+        async with receiving(terminal, record):
+            await record.until(1)  # it pushed again, or the log told
+        await terminal.close()
+
+
+async def test_another_listener_of_the_terminal_is_left_alone() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    theirs = PushTarget("192.0.2.99", 8080, "/theirs").encode("1").decode().partition("?>")[2]
+    device.hosts["1"] = theirs
+    async with device.running(), pushing(device, record, receiver_of()):
+        await until(lambda: device.hosts["2"])
+        assert device.hosts["1"] == theirs
+    device.hosts = {"1": theirs}
     async with device.running():
-        options = {"push_url": "http://192.0.2.9:8080/isapi/0123456789abcdef", "sweep_s": 0.05}
-        async with connected(config(device, **options)) as terminal, receiving(terminal, record):
-            assert receiver.attach("0123456789abcdef", terminal) == "/isapi/0123456789abcdef"
-            device.swipe("1", live=False)
+        terminal = receiver_of().terminal(config(device, events="push"))
+        assert terminal.inbox is None  # no port: listened to instead
+        async with receiving(terminal, record):
+            await asyncio.wait_for(device.streaming.wait(), 5)
+        receiver = receiver_of()
+        receiver.listening(1, tls=False)
+        crowded = receiver.terminal(config(device, events="push"))
+        with pytest.raises(DeviceRefused, match="host_id"):
+            await crowded.run(record)
+        await crowded.close()
+        await terminal.close()
+
+
+async def test_a_model_that_cannot_push_is_listened_to() -> None:
+    device, record, receiver = SimulatedIsapi(lacks=("/ISAPI/Event/notification/httpHosts",)), Recorder(), receiver_of()
+    receiver.listening(1, tls=False)
+    async with device.running():
+        terminal = receiver.terminal(config(device, events="push"))
+        async with receiving(terminal, record):
+            await asyncio.wait_for(device.streaming.wait(), 5)
+            device.swipe("1")
             await record.until(1)
-            assert "192.0.2.9" in device.host
-            await terminal.reboot()
-            assert device.host == ""
-            device.swipe("2", live=False)
-            await record.until(2)
-            device.swipe("3", live=False)
-            await record.until(3)
-            assert "192.0.2.9" in device.host
-            assert terminal.counters["armed"] == 2
+        await terminal.close()
+
+
+async def test_a_terminal_that_shall_be_polled_opens_no_stream() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running(), connected(config(device, events="poll", poll_s=0.02)) as terminal:
+        async with receiving(terminal, record):
+            for number in (1, 2):
+                device.swipe("1")
+                await record.until(number)
+        assert "alertStream" not in " ".join(device.requests)
+    with pytest.raises(ValueError, match=r"options\.events"):
+        IsapiTerminal(config(device, events="shout"))
 
 
 async def test_trap_23_a_model_without_a_log_still_tells_what_is_live() -> None:
@@ -322,28 +430,56 @@ async def test_nobody_at_the_address_is_a_lost_link() -> None:
     await terminal.close()
 
 
-async def test_the_receiver_says_yes_after_the_commit_alone() -> None:
-    device, record, receiver = SimulatedIsapi(), Recorder(), IsapiReceiver()
+async def test_only_the_terminal_itself_is_heard() -> None:
+    device, record, receiver = SimulatedIsapi(digest_push=False), Recorder(), receiver_of()
     body = {
         "eventType": "AccessControllerEvent", "eventState": "active", "dateTime": "2026-06-19T08:00:00+08:00",
         "AccessControllerEvent": {"majorEventType": 5, "subEventType": 75, "employeeNoString": "7", "serialNo": 1},
     }  # fmt: skip
-    async with device.running(), connected(config(device)) as terminal:
-        path = receiver.attach("0123456789abcdef", terminal, address="192.0.2.20")
-        transport = httpx.ASGITransport(receiver, client=("192.0.2.20", 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as http:
-            assert (await http.post(path, json=body)).status_code == 503  # nobody receives yet
-            async with receiving(terminal, record):
-                await asyncio.wait_for(device.streaming.wait(), 5)
+    async with device.running():
+        async with pushing(device, record, receiver, sweep_s=60) as terminal:
+            assert terminal.inbox is not None
+            path = terminal.inbox.path
+            assert terminal.inbox.secret not in repr(terminal.inbox)
+            transport = httpx.ASGITransport(receiver, client=("127.0.0.1", 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://agent") as http:
                 assert (await http.post(path, json=body)).status_code == 200
                 assert record.numbers() == [1]
-                record.fails = OSError("disk full")
-                assert (await http.post(path, json=body)).status_code == 500
-            assert (await http.get(path)).status_code == 405
-            assert (await http.post("/isapi/guess", json=body)).status_code == 404
-            assert (await http.post(path, content=b"x" * (5 << 20))).status_code == 413
-        other = httpx.ASGITransport(receiver, client=("192.0.2.66", 1))
-        async with httpx.AsyncClient(transport=other, base_url="http://agent") as http:
-            assert (await http.post(path, json=body)).status_code == 404
-    with pytest.raises(ValueError, match="secret"):
-        receiver.attach("short", terminal)
+                assert (await http.get(path)).status_code == 405
+                assert (await http.post("/isapi/guess", json=body)).status_code == 404
+                assert (await http.post(path, content=b"x" * (5 << 20))).status_code == 413
+                form = {"content-type": "multipart/form-data; boundary=b"}
+                cut = b"--b\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+                assert (await http.post(path, content=cut, headers=form)).status_code == 400
+            other = httpx.ASGITransport(receiver, client=("192.0.2.66", 1))
+            async with httpx.AsyncClient(transport=other, base_url="http://agent") as http:
+                assert (await http.post(path, json=body)).status_code == 404
+            assert receiver.knows("127.0.0.1")
+            assert not receiver.knows("192.0.2.66")
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as http:
+            assert (await http.post(path, json=body)).status_code == 404  # nobody receives any more
+
+
+async def test_a_body_that_never_ends_is_given_up() -> None:
+    device, record = SimulatedIsapi(digest_push=False), Recorder()
+    receiver = IsapiReceiver(derive=lambda use: sha256(use.encode()).digest(), body_timeout_s=0.1)
+    async with device.running(), pushing(device, record, receiver) as terminal:
+        assert terminal.inbox is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", terminal.inbox.port)
+        writer.write(f"POST {terminal.inbox.path} HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n{{".encode())
+        assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == b"408"
+        writer.close()
+
+
+async def test_older_and_newer_models_are_asked_in_their_own_words() -> None:
+    lacks = (f"{ACCESS}/UserInfo/SetUp", f"{ACCESS}/UserInfoDetail", "/ISAPI/Intelligent/FDLib/FDSetUp")
+    for device in (SimulatedIsapi(), SimulatedIsapi(lacks=lacks)):
+        async with device.running(), connected(config(device)) as terminal:
+            for name in ("Ann", "Anna"):
+                assert (await terminal.upsert_users([DeviceUser("7", name=name)]))[0].ok
+            assert device.users["7"]["name"] == "Anna"
+            assert (await terminal.put_templates([DeviceTemplate("7", "face", 0, "jpeg", b"\xff\xd8")]))[0].ok
+            assert b'name="img"' in device.faces["7"]
+            assert (await terminal.delete_users(["7"]))[0].ok
+            assert device.users == {}  # also where deleting goes on after the answer
+            assert device.faces == {}

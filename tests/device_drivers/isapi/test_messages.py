@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -42,16 +43,20 @@ def test_reads_the_lists_of_push_targets() -> None:
     assert len(lists) == 4
     several, single, *_ = (messages.hosts(messages.parse_xml(text)) for text in lists)
     assert [entry["id"] for entry in several][:3] == ["1", "2", "3"]
-    assert messages.points_at(several[0], host="1.0.0.20", port=8123, path="/api/hikvision")
-    assert not messages.points_at(several[1], host="1.0.0.20", port=8123, path="/api/hikvision")
+    assert messages.PushTarget("1.0.0.20", 8123, "/api/hikvision").is_set(several[0])
+    assert not messages.PushTarget("1.0.0.20", 8123, "/api/hikvision").is_set(several[1])
     assert len(single) == 1
+    assert [messages.is_free(entry) for entry in several] == [False, True, True]
 
 
 def test_what_we_set_as_push_target_reads_back_as_ours() -> None:
-    for host, digits in (("192.0.2.1", True), ("agent.example", False)):
-        body = messages.http_host("1", host=host, port=8443, path="/isapi/x", tls=True, digits=digits)
-        [entry] = messages.hosts(messages.parse_xml(body))
-        assert messages.points_at(entry, host=host, port=8443, path="/isapi/x")
+    for host in ("192.0.2.1", "2001:db8::1", "agent.example"):
+        target = messages.PushTarget(host, 8443, "/isapi/x", tls=True, username="gateway", password="0123456789abcdef")
+        [entry] = messages.hosts(messages.parse_xml(target.encode("1")))
+        assert target.is_set(entry)
+        assert not replace(target, username="").is_set(entry)
+        assert not replace(target, port=80).is_set(entry)
+        assert "0123456789abcdef" not in repr(target)
 
 
 def test_reads_a_push_reported_from_the_field() -> None:
@@ -72,8 +77,14 @@ def test_searches_as_the_field_reports_it_works() -> None:
 
 
 @pytest.mark.parametrize(
-    ("minor", "mode"), [(1, VerifyMode.CARD), (38, VerifyMode.FINGER), (75, VerifyMode.FACE), (40, VerifyMode.COMBINED)]
-)
+    ("minor", "mode"),
+    [
+        (0x01, VerifyMode.CARD), (0x02, VerifyMode.COMBINED), (0x10, VerifyMode.COMBINED), (0x22, VerifyMode.PIN),
+        (0x26, VerifyMode.FINGER), (0x28, VerifyMode.COMBINED), (0x3C, VerifyMode.COMBINED), (0x45, VerifyMode.FINGER),
+        (0x48, VerifyMode.COMBINED), (0x4B, VerifyMode.FACE), (0x4D, VerifyMode.FACE), (0x65, VerifyMode.PIN),
+        (0x99, VerifyMode.COMBINED), (0xB5, VerifyMode.PIN),
+    ],
+)  # fmt: skip
 def test_somebody_let_in_is_a_punch(minor: int, mode: VerifyMode) -> None:
     record = {
         "major": 5, "minor": minor, "time": "2026-06-19T08:00:00+08:00", "employeeNoString": "7", "serialNo": 12,
@@ -83,6 +94,24 @@ def test_somebody_let_in_is_a_punch(minor: int, mode: VerifyMode) -> None:
     assert isinstance(punch, Punch)
     assert (punch.user_id, punch.record_no, punch.verify_mode, punch.state) == ("7", 12, mode, PunchState.OUT)
     assert punch.device_time == datetime(2026, 6, 19, 8)
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "kind"),
+    [
+        (5, 0x03, DoorEventKind.DENIED), (5, 0x0F, DoorEventKind.DENIED), (5, 0x3D, DoorEventKind.DENIED),
+        (5, 0x46, DoorEventKind.DENIED), (5, 0x66, DoorEventKind.DENIED), (5, 0x9A, DoorEventKind.DENIED),
+        (5, 0x11, DoorEventKind.OTHER), (5, 0x14, DoorEventKind.LOCKED), (5, 0x1B, DoorEventKind.FORCED),
+        (5, 0x1C, DoorEventKind.HELD), (5, 0x20, DoorEventKind.OTHER), (5, 0x34, DoorEventKind.FIRE),
+        (1, 0x404, DoorEventKind.TAMPER), (1, 0x40A, DoorEventKind.DURESS), (1, 0x410, DoorEventKind.TAMPER_CLEARED),
+        (2, 0x400, DoorEventKind.POWER_RESTORED), (2, 0x405, DoorEventKind.POWER_LOST),
+        (3, 0x400, DoorEventKind.REMOTE_OPEN),
+    ],
+)  # fmt: skip
+def test_what_happens_at_a_door_has_the_makers_number(major: int, minor: int, kind: DoorEventKind) -> None:
+    event = messages.event({"major": major, "minor": minor, "employeeNoString": "7"}, serial="S", origin=Origin.LIVE)
+    assert isinstance(event, DoorEvent)
+    assert event.kind is kind
 
 
 def test_a_refused_face_and_an_unknown_number_are_door_events() -> None:
@@ -175,3 +204,32 @@ def test_any_bytes_give_a_document_or_a_declared_error(data: bytes) -> None:
         messages.status(start + data)
         with contextlib.suppress(ProtocolError):
             messages.alert(start + data)
+
+
+def test_reads_what_a_terminal_can_push() -> None:
+    # source: told by a DS-K1T344MBFWX-E1, published by an integrator; shortened
+    told = (
+        b'<HttpHostNotificationCap xmlns="http://www.isapi.org/ver20/XMLSchema"><hostNumber>2</hostNumber>'
+        b'<urlLen min="0" max="128"/><protocolType opt="HTTP,HTTPS,EHome"/><ipAddress opt="ipv4"/>'
+        b'<httpAuthenticationMethod opt="MD5digest,none,basic"/></HttpHostNotificationCap>'
+    )
+    # source: told by an IP camera of the same maker, published by the same integrator
+    camera = told.replace(b"MD5digest,none,basic", b"none,base64")
+    where = ("HttpHostNotificationCap", "httpAuthenticationMethod")
+    assert "MD5digest" in messages.offers(messages.parse_xml(told), *where)
+    assert "MD5digest" not in messages.offers(messages.parse_xml(camera), *where)
+    assert messages.offers({}, *where) == frozenset()
+
+
+def test_says_people_and_fingers_in_the_words_of_the_guide() -> None:
+    # source: "ISAPI (Access Control on Person)", JSON_UserInfo and JSON_FingerPrintCfg
+    person = messages.user_document(DeviceUser("7", name="Ann", pin="4711"))["UserInfo"]
+    assert set(person) <= {
+        "employeeNo", "name", "userType", "Valid", "password", "doorRight", "RightPlan", "localUIRight",
+    }  # fmt: skip
+    assert set(person["Valid"]) == {"enable", "beginTime", "endTime", "timeType"}
+    assert person["Valid"]["endTime"] == "2037-12-31T23:59:59"  # the last the firmware takes
+    assert person["RightPlan"] == [{"doorNo": 1, "planTemplateNo": "1"}]
+    finger = messages.finger_document(DeviceTemplate("7", "fingerprint", 0, "hik-finger", b"x"), [1])["FingerPrintCfg"]
+    assert set(finger) == {"employeeNo", "enableCardReader", "fingerPrintID", "fingerType", "fingerData"}
+    assert finger["fingerPrintID"] == 1  # 1 to 10

@@ -1,8 +1,10 @@
 """Serve an ASGI application on a socket of its own, with a deadline for every request head.
 
 uvicorn times an idle connection out only after its first answer, so a peer that sends its head one byte at a time
-would hold a socket for ever. Connections are also bounded, in total and by source, and a source the application has
-shut out is sent away before anything is made for it: answering a flood of strangers would starve the others.
+would hold a socket for ever. Connections are also bounded, in total and by source. A whole site may come from one
+address, so a source may have few that the application has not vouched for (`vouch`), and half of all that it has. One
+the application has shut out is sent away before anything is made for it: answering a flood of strangers would starve
+the others.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from typing import Any
 
 from uvicorn.config import Config
@@ -23,10 +25,17 @@ KEEP_ALIVE_S = 90
 CLOSE_S = 5.0  # for requests under way when we stop
 MAX_HEAD = 16 * 1024
 MAX_CONNECTIONS = 2000
-MAX_CONNECTIONS_PER_SOURCE = 64
+MAX_STRANGE_PER_SOURCE = 64  # connections nobody vouched for yet
 BACKLOG = 128  # asyncio takes as many off the queue in one turn: a flood must not hold the loop
 
 ShutOut = Callable[[str], bool]
+VOUCH = "listener.vouch"
+
+
+def vouch(scope: MutableMapping[str, Any]) -> None:
+    """For the application: who sent this request is known, its connection counts no more against its source."""
+    if (vouched := scope.get("state", {}).get(VOUCH)) is not None:
+        vouched()
 
 
 class Admission:
@@ -35,25 +44,38 @@ class Admission:
     def __init__(self, *, total: int, per_source: int, head_timeout_s: float, shut_out: ShutOut | None) -> None:
         self.total, self.per_source, self.head_timeout_s = total, per_source, head_timeout_s
         self.shut_out = shut_out
-        self.open: Counter[str] = Counter()
+        self.strange: Counter[str] = Counter()  # open and not vouched for, by source
+        self.known: Counter[str] = Counter()
         self.refused = 0
         self.too_slow = 0
         self._all = 0
 
     def enter(self, source: str) -> bool:
-        crowded = self._all >= self.total or self.open[source] >= self.per_source
+        crowded = (
+            self._all >= self.total
+            or self.strange.get(source, 0) >= self.per_source
+            or self.known.get(source, 0) >= self.total // 2
+        )
         if crowded or (self.shut_out is not None and self.shut_out(source)):
             self.refused += 1
             return False
-        self.open[source] += 1
+        self.strange[source] += 1
         self._all += 1
         return True
 
-    def leave(self, source: str) -> None:
+    def vouched(self, source: str) -> None:
+        _one_less(self.strange, source)
+        self.known[source] += 1
+
+    def leave(self, source: str, *, vouched: bool) -> None:
         self._all -= 1
-        self.open[source] -= 1
-        if self.open[source] <= 0:
-            del self.open[source]
+        _one_less(self.known if vouched else self.strange, source)
+
+
+def _one_less(counts: Counter[str], source: str) -> None:
+    counts[source] -= 1
+    if counts[source] <= 0:
+        del counts[source]
 
 
 class Doorkeeper(asyncio.Protocol):
@@ -77,9 +99,10 @@ class Doorkeeper(asyncio.Protocol):
 
 class TimedProtocol(H11Protocol):
     def __init__(self, admission: Admission, config: Config, state: ServerState, *, source: str) -> None:
-        super().__init__(config=config, server_state=state, app_state={})
+        super().__init__(config=config, server_state=state, app_state={VOUCH: self._vouch})
         self._admission = admission
         self._source = source
+        self._vouched = False
         self._head_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -87,7 +110,7 @@ class TimedProtocol(H11Protocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._admission.leave(self._source)
+        self._admission.leave(self._source, vouched=self._vouched)
         self._got_head()
         super().connection_lost(exc)
 
@@ -97,6 +120,11 @@ class TimedProtocol(H11Protocol):
         super().data_received(data)
         if not self._idle():
             self._got_head()
+
+    def _vouch(self) -> None:
+        if not self._vouched:
+            self._vouched = True
+            self._admission.vouched(self._source)
 
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -122,7 +150,7 @@ async def listen(
     port: int,
     tls: ssl.SSLContext | None = None,
     max_connections: int = MAX_CONNECTIONS,
-    max_connections_per_source: int = MAX_CONNECTIONS_PER_SOURCE,
+    max_strange_per_source: int = MAX_STRANGE_PER_SOURCE,
     head_timeout_s: float = HEAD_TIMEOUT_S,
     shut_out: ShutOut | None = None,
 ) -> AsyncIterator[asyncio.Server]:
@@ -131,13 +159,15 @@ async def listen(
     `shut_out` says of a source address whether it is sent away unheard: `AdmsServer.shut_out`.
     """
     config = Config(
-        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_S,
-        h11_max_incomplete_event_size=MAX_HEAD, server_header=False, date_header=False,
+        app, interface="asgi3", log_config=None, access_log=False, lifespan="off", ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S, h11_max_incomplete_event_size=MAX_HEAD, server_header=False,
+        date_header=False,
+        proxy_headers=False,  # a source address is what the socket says, never what a header claims
     )  # fmt: skip
     config.load()
     state = ServerState()
     admission = Admission(
-        total=max_connections, per_source=max_connections_per_source, head_timeout_s=head_timeout_s, shut_out=shut_out
+        total=max_connections, per_source=max_strange_per_source, head_timeout_s=head_timeout_s, shut_out=shut_out
     )
     server = await asyncio.get_running_loop().create_server(
         lambda: Doorkeeper(admission, config, state),

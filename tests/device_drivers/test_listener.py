@@ -9,8 +9,8 @@ import httpx
 import pytest
 import trustme
 
-from device_drivers.adms.listener import listen
 from device_drivers.adms.server import AdmsServer
+from device_drivers.listener import listen
 from tests.device_drivers.adms.site import Recorder, config, on_a_socket, running
 
 
@@ -79,7 +79,7 @@ async def test_connections_are_bounded_by_source_and_the_places_come_back() -> N
     server = AdmsServer()
     async with (
         running(server.terminal(config()), Recorder()),
-        on_a_socket(server, max_connections_per_source=2) as url,
+        on_a_socket(server, max_strange_per_source=2) as url,
     ):
         async with raw(url), raw(url), raw(url) as (extra, _):
             assert await closed(extra)
@@ -90,6 +90,33 @@ async def test_connections_are_bounded_by_source_and_the_places_come_back() -> N
                     break
                 except httpx.HTTPError:
                     continue
+
+
+async def test_a_site_behind_one_address_is_bounded_by_its_strangers_alone() -> None:
+    server = AdmsServer()
+    hello = b"GET /iclock/ping?SN=A1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with (
+        running(server.terminal(config()), Recorder()),
+        on_a_socket(server, max_strange_per_source=2, max_connections=20) as url,
+        contextlib.AsyncExitStack() as open_lines,
+    ):
+        for _ in range(8):  # terminals of ours, each on a connection it keeps
+            reader, writer = await open_lines.enter_async_context(raw(url))
+            writer.write(hello)
+            assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
+        async with raw(url), raw(url), raw(url) as (one_too_many, _):
+            assert await closed(one_too_many)
+            writer.write(hello)  # the last of ours goes on speaking
+            answer = await asyncio.wait_for(reader.readuntil(b"OK"), 5)
+            assert b"200" in answer or b"OK" in answer
+
+
+async def test_a_claimed_source_is_not_believed() -> None:
+    server = AdmsServer()
+    pinned = config(addresses=["192.0.2.0/24"])
+    async with running(server.terminal(pinned), Recorder()), on_a_socket(server) as url, httpx.AsyncClient() as http:
+        claim = {"x-forwarded-for": "192.0.2.7"}
+        assert (await http.get(f"{url}/iclock/ping?SN=A1", headers=claim)).status_code == 403
 
 
 async def test_a_source_of_strangers_is_sent_away_before_it_is_heard() -> None:
