@@ -29,7 +29,6 @@ from edge_agent.api.server import serve
 from edge_agent.arming import Arming
 from edge_agent.attendance import Attendance, Source
 from edge_agent.biometrics import Biometrics
-from edge_agent.card_numbers import CardNumbers
 from edge_agent.command_journal import DatabaseJournal
 from edge_agent.conclusion import Conclusion
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
@@ -50,9 +49,10 @@ from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
 from edge_agent.roster import Roster
+from edge_agent.sealed_numbers import SealedNumbers
 from edge_agent.sensing import Sensing
 from edge_agent.sync import Sync
-from edge_agent.sync_runs import KEEP_PEOPLE, SyncRuns, kept
+from edge_agent.sync_runs import KEEP_PEOPLE, SyncRuns, numbers_told, pins_told
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
@@ -89,10 +89,16 @@ class Agent:
         self.adms_port = 0
         self.audit = audit.AuditLog(keys.derive("audit"))
         self.configuration = Configuration(database, key=keys.derive("configuration"))
-        self.card_numbers = CardNumbers(
-            keys.derive("card numbers"), needed=lambda: any(kept(device) for device in self.site.devices)
+        self.card_numbers = SealedNumbers(
+            keys.derive("card numbers"),
+            kind="card number",
+            table="sealed_cards",
+            needed=lambda: numbers_told(self.site),
         )
-        self.roster = Roster(keys.derive("cards"), seal_number=self.card_numbers.seal)
+        self.pins = SealedNumbers(
+            keys.derive("pins"), kind="pin", table="sealed_pins", needed=lambda: pins_told(self.site)
+        )
+        self.roster = Roster(keys.derive("cards"), seal_number=self.card_numbers.seal, seal_pin=self.pins.seal)
         self.outbox = Outbox(database, clock=clock)
         self.attendance = Attendance(database, self.roster, clock=clock)
         self.fleet = Fleet(
@@ -189,6 +195,8 @@ class Agent:
                 rules=lambda: self.rules,
                 driver=self.fleet.driver,
                 open_card=self.card_numbers.open,
+                open_pin=self.pins.open,
+                ordered=lambda door: presence.order(door, clock()) is not None,
                 now=clock,
             ),
             templates=self.device_templates,
@@ -310,6 +318,7 @@ class Agent:
             admitted = calling
             await self.biometrics.follow()
             await self.database.write(self.card_numbers.forget_unneeded)
+            await self.database.write(self.pins.forget_unneeded)
             await self.sync.follow(site)
             self.in_force.set()
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))

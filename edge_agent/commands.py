@@ -151,10 +151,13 @@ def sync(
         words = (
             ("新增 add", "add"), ("更改 change", "change"), ("移除 remove", "remove"), ("模板 templates", "templates"),
             ("不属于本系统 foreign", "foreign"), ("卡号未知 card not known here", "cards_unknown"),
+            ("时间段 time profiles", "time_profiles"), ("密码键盘 keypads", "keypads"),
         )  # fmt: skip
         for word, key in words:
             items = [f"{i['key']} ({', '.join(i['fields'])})" if isinstance(i, dict) else i for i in answer[key]]
-            out.print(f"{word} {len(items)}: {escape(', '.join(items[:20]))}", highlight=False)
+            out.print(f"{word} {len(items)}: {escape(', '.join(map(str, items[:20])))}", highlight=False)
+        if answer["tasks"] is not None:
+            out.print(f"定时任务 tasks {answer['tasks']}", highlight=False)
         if not answer["kept"]:
             out.print("[dim]options.sync 未开启，不会更改 · not switched on for this device: nothing is changed[/]")
     if not as_json:

@@ -433,10 +433,10 @@ class Doors:
 
 def device_mode(door: Door, rules: Rules, presence: Presence, now: datetime) -> devices.DoorMode:
     """What a controller that knows three modes should do."""
-    return _DEVICE_MODES[mode_of(door, rules, presence, now)]
+    return DEVICE_MODES[mode_of(door, rules, presence, now)]
 
 
-_DEVICE_MODES: Mapping[DoorMode, devices.DoorMode] = {
+DEVICE_MODES: Mapping[DoorMode, devices.DoorMode] = {
     DoorMode.CONTROLLED: devices.DoorMode.CONTROLLED,
     DoorMode.OFFICE: devices.DoorMode.CONTROLLED,
     DoorMode.LOCKED: devices.DoorMode.LOCKED,
