@@ -409,19 +409,8 @@ class UhppoteController:
         reply, _ = await self._link.ask(
             encode.get_time_profile_request(serial, number), decode.get_time_profile_response
         )
-        if reply.profile_id == 0 or reply.start_date is None or reply.end_date is None:
-            return None
-        names = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-        spans = [(getattr(reply, f"segment_{n}_start"), getattr(reply, f"segment_{n}_end")) for n in (1, 2, 3)]
         try:
-            return TimeProfile(
-                reply.profile_id,
-                frozenset(i for i, name in enumerate(names) if getattr(reply, name)),
-                tuple((start, end) for start, end in spans if start is not None and end is not None and end > start),
-                messages.limited(reply.start_date),
-                messages.limited(reply.end_date),
-                reply.linked_profile_id,
-            )
+            return messages.time_profile(reply)
         except ValueError as exc:
             raise ProtocolError(f"{self._address}: {exc}") from exc
 

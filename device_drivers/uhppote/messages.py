@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any
 
-from device_drivers.devices import DeviceUser, DoorMode
+from device_drivers.devices import DeviceUser, DoorMode, TimeProfile
 from device_drivers.events import DoorEvent, DoorEventKind, PunchState, VerifyMode
 
 NO_EVENT = 0x00
@@ -184,3 +184,19 @@ def _midnight(day: date | None) -> datetime | None:
 def limited(day: date | None) -> date | None:
     """None for the days that stand for no limit."""
     return None if day in {FIRST_DAY, LAST_DAY} else day
+
+
+def time_profile(reply: Any) -> TimeProfile | None:
+    """From the library's GetTimeProfileResponse; None where there is none. Raises ValueError."""
+    if reply.profile_id == 0 or reply.start_date is None or reply.end_date is None:
+        return None
+    names = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+    spans = [(getattr(reply, f"segment_{n}_start"), getattr(reply, f"segment_{n}_end")) for n in (1, 2, 3)]
+    return TimeProfile(
+        reply.profile_id,
+        frozenset(day for day, name in enumerate(names) if getattr(reply, name)),
+        tuple((start, end) for start, end in spans if start is not None and end is not None and end > start),
+        limited(reply.start_date),
+        limited(reply.end_date),
+        reply.linked_profile_id,
+    )
