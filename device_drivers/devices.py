@@ -254,8 +254,12 @@ class DoorTask:
 
 @runtime_checkable
 class TimeKeeper(Protocol):
-    """A controller that decides by the clock, also while nobody is connected."""
+    """A controller that decides by its clock, also while nobody is connected."""
 
+    config: DeviceConfig
+
+    async def get_time(self) -> datetime: ...
+    async def set_time(self, device_time: datetime) -> None: ...
     async def time_profiles(self) -> list[TimeProfile]: ...
 
     async def set_time_profile(self, profile: TimeProfile) -> None:

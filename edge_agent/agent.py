@@ -53,6 +53,7 @@ from edge_agent.sealed_numbers import SealedNumbers
 from edge_agent.sensing import Sensing
 from edge_agent.sync import Sync
 from edge_agent.sync_runs import KEEP_PEOPLE, SyncRuns, numbers_told, pins_told
+from edge_agent.sync_wanted import Desired
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
@@ -192,11 +193,15 @@ class Agent:
             sync=Sync(
                 database=database,
                 roster=self.roster,
+                desired=Desired(
+                    roster=self.roster,
+                    open_card=self.card_numbers.open,
+                    open_pin=self.pins.open,
+                    ordered=lambda door: presence.order(door, clock()) is not None,
+                    now=clock,
+                ),
                 rules=lambda: self.rules,
                 driver=self.fleet.driver,
-                open_card=self.card_numbers.open,
-                open_pin=self.pins.open,
-                ordered=lambda door: presence.order(door, clock()) is not None,
                 now=clock,
             ),
             templates=self.device_templates,

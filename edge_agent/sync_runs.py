@@ -27,7 +27,8 @@ from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.deliver import Pauses
 from edge_agent.device_templates import DeviceTemplates, Gift, TemplateKeeper
 from edge_agent.policy.controller_times import asks_pin
-from edge_agent.sync import Plan, Report, Sync
+from edge_agent.sync import Report, Sync
+from edge_agent.sync_compare import Plan
 
 KEEP_PEOPLE = frozenset({"zkteco", "adms", "isapi", "c3", "uhppote"})  # kinds with people in their own memory
 BY_CARD = frozenset({"uhppote"})  # know people by card number alone
@@ -189,6 +190,7 @@ class SyncRuns:
             "removed": len(found.plan.remove),
             "time_profiles": len(found.plan.times.write),
             "tasks_and_keypads": found.plan.settings is not None,
+            "clock_set": found.plan.clock is not None,
             "templates": len(found.templates),
             "done": done,
             "failed": failed,

@@ -63,7 +63,7 @@ def assign(
     write: list[TimeProfile] = []
     for schedules in sorted(wanted, key=sorted):
         links = _links(wanted[schedules])
-        mine = list(ours.get(schedules, ()))
+        mine = [n for n in ours.get(schedules, ()) if n not in configured]
         more = len(links) - len(mine)
         if more > len(free):
             lacking[schedules] = more - len(free)

@@ -53,6 +53,7 @@ class SyncPlan(BaseModel):
     )
     tasks: int | None = Field(description="changes of door modes it will make by itself; null: none to tell")
     keypads: list[int] = Field(description="readers that will ask for the PIN")
+    clock_wrong_s: float | None = Field(description="by how much the clock it decides by has to be set; null: not")
 
 
 class SyncReport(BaseModel):
@@ -134,6 +135,7 @@ def plan_view(name: str, found: Preview, *, is_kept: bool) -> SyncPlan:
         ][:MAX_SHOWN],
         tasks=len(plan.settings.tasks) if plan.settings else None,
         keypads=sorted(plan.settings.keypads) if plan.settings else [],
+        clock_wrong_s=plan.clock.total_seconds() if plan.clock is not None else None,
     )
 
 

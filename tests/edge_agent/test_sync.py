@@ -22,8 +22,10 @@ from edge_agent.credentials import Rights
 from edge_agent.delivery.event import utc_text
 from edge_agent.policy import access
 from edge_agent.presence import Order
-from edge_agent.sync import Plan, Sync, Wanted, compare, differences
-from tests.flows.site import LINK_GONE, RULES, Site, Terminal, site
+from edge_agent.sync import Sync
+from edge_agent.sync_compare import Plan, Wanted, compare, differences
+from edge_agent.sync_wanted import Desired
+from tests.flows.site import LINK_GONE, RULES, START, Site, Terminal, site
 
 TERMINAL = Capabilities(frozenset({Feature.USERS, Feature.CARDS, Feature.PINS}))
 CONTROLLER = Capabilities(frozenset({Feature.USERS, Feature.CARDS, Feature.SCHEDULES}), doors=4)
@@ -97,11 +99,15 @@ def sync_of(s: Site) -> Sync:
     return Sync(
         database=s.database,
         roster=s.roster,
+        desired=Desired(
+            roster=s.roster,
+            open_card=lambda sealed: sealed.decode(),
+            open_pin=lambda sealed: sealed.decode(),
+            ordered=lambda door: s.doors.presence.order(door, s.clock.now()) is not None,
+            now=s.clock.now,
+        ),
         rules=lambda: s.rules,
         driver=s.devices.get,
-        open_card=lambda sealed: sealed.decode(),
-        open_pin=lambda sealed: sealed.decode(),
-        ordered=lambda door: s.doors.presence.order(door, s.clock.now()) is not None,
         now=s.clock.now,
     )
 
@@ -196,10 +202,18 @@ class TimedController(Controller):
         self.tasks: list[DoorTask] = []
         self.keypads: set[int] = set()
         self.orders: list[str] = []
+        self.shows = START.replace(tzinfo=None)
         self.refuses_profiles = False
 
     async def capabilities(self) -> Capabilities:
         return Capabilities(CONTROLLER.features | {Feature.PINS, Feature.KEYPAD}, doors=4)
+
+    async def get_time(self) -> datetime:
+        return self.shows
+
+    async def set_time(self, device_time: datetime) -> None:
+        self.orders.append("clock")
+        self.shows = device_time
 
     async def time_profiles(self) -> list[TimeProfile]:
         return [self.kept[n] for n in sorted(self.kept)]
@@ -390,6 +404,25 @@ async def test_validity_on_a_controller_goes_by_days_and_none_is_added(
     made = (await sync_of(s).plan("panel", by_card=True)).add
     found = [tuple(at and f"{at:%Y-%m-%d}" for at in (u.valid_from, u.valid_until)) for u in made]
     assert found == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(("wrong", "orders"), [(-6, ["clock"]), (5, []), (3600, ["clock"])])
+async def test_the_clock_that_a_controller_decides_by_is_set_before_anything_else(
+    s: Site, wrong: int, orders: list[str]
+) -> None:
+    s.devices["panel"] = panel = TimedController()
+    panel.shows += timedelta(seconds=wrong)
+    sync = sync_of(s)
+    assert ((await sync.plan("panel", by_card=True)).clock is not None) is bool(orders)
+    await brought(s, sync)
+    assert panel.orders == [*orders, "keypads", "tasks"]
+    assert abs(panel.shows - START.replace(tzinfo=None)) <= timedelta(seconds=5)
+
+
+async def test_clocks_are_compared_when_summer_time_begins(s: Site) -> None:
+    s.set_rules(RULES, zone="Europe/Berlin")
+    s.clock.at = datetime(2026, 3, 28, 23, 30, 7, tzinfo=UTC)  # half past midnight, the night of the change
+    assert await sync_of(s).next_change() == datetime(2026, 3, 29, 1, tzinfo=UTC)
 
 
 async def test_everything_is_compared_anew_when_somebodys_validity_ends_and_at_midnight(s: Site) -> None:

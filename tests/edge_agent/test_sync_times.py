@@ -72,6 +72,11 @@ def test_profiles_of_others_and_those_named_by_hand_are_left_alone() -> None:
     assert again.heads == {NIGHTS: 7, OFFICE: 8}
 
 
+def test_a_number_that_the_enterprise_took_over_is_ours_no_more() -> None:
+    made = assigned({OFFICE: DAY}, found=(EIGHT_TO_SIX,), ours={OFFICE: [2]}, configured=(2,))
+    assert (made.heads, [p.number for p in made.write]) == ({OFFICE: 3}, [3])
+
+
 def test_what_does_not_fit_is_said_with_how_many_numbers_are_missing() -> None:
     made = assigned({OFFICE: DAY, NIGHTS: LONG}, configured=tuple(range(2, 253)))
     assert (made.heads, made.lacking) == ({OFFICE: 253}, {NIGHTS: 1})
