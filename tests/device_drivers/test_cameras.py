@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -85,9 +86,36 @@ async def test_the_camera_is_open_only_during_sessions_and_openings_are_counted(
     async with driver.frames() as one, driver.frames() as two:
         assert (await anext(one)).pixels.shape == (await anext(two)).pixels.shape == (48, 64, 3)
         assert (driver.opened, driver.sessions, camera_threads()) == (1, 2, 1)
-    assert (driver.sessions, camera_threads(), driver._source) == (0, 0, None)
+    assert (driver.sessions, driver._source) == (0, None)
+    await driver.close()
+    assert camera_threads() == 0
     await greys(driver, 1)
     assert driver.opened == 2
+
+
+async def test_nobody_waits_for_a_camera_that_is_switched_off_and_its_last_frame_is_gone_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, hold = threading.Event(), threading.Event()
+
+    def pixels(_config: DeviceConfig, _stop: threading.Event) -> Iterator[cameras.Pixels]:
+        for grey in (80, 90):
+            yield np.full((48, 64, 3), grey, np.uint8)
+            slow.set()
+            hold.wait(30)
+
+    monkeypatch.setattr(cameras, "_pixels", pixels)
+    driver = driver_of(folder)
+    async with driver.frames() as frames:
+        frame = await anext(frames)
+        source = driver._source
+        await asyncio.to_thread(slow.wait, 30)
+    assert (driver._source, camera_threads(), frame.pixels.max()) == (None, 1, 0)  # the library is still in a read
+    hold.set()
+    await driver.close()
+    assert camera_threads() == 0
+    assert source is not None
+    assert source._frame is None
 
 
 async def test_a_session_that_fails_closes_the_camera(folder: Path) -> None:
@@ -95,6 +123,7 @@ async def test_a_session_that_fails_closes_the_camera(folder: Path) -> None:
     with pytest.raises(RuntimeError, match="no face"):
         async with driver.frames():
             raise RuntimeError("no face")
+    await driver.close()
     assert (driver.sessions, camera_threads()) == (0, 0)
 
 
@@ -103,6 +132,7 @@ async def test_a_video_that_ends_is_a_lost_camera(tmp_path: Path, monkeypatch: p
     driver = driver_of(filmed(tmp_path))
     with pytest.raises(LinkError, match="stopped sending"):
         await greys(driver, 10)
+    await driver.close()
     assert camera_threads() == 0
 
 
@@ -149,6 +179,7 @@ async def test_a_usb_camera_that_is_not_there_is_named_with_those_that_are(no_us
     for attempt in (driver.probe(), greys(driver, 1)):
         with pytest.raises(LinkError, match=r"/dev/video250.* on this machine: /dev/video241 \(Integrated Camera\)"):
             await attempt
+    await driver.close()
     assert camera_threads() == 0
 
 
@@ -165,10 +196,12 @@ async def test_a_usb_camera_is_asked_for_its_size_and_lost_when_it_ends(
     film = filmed(tmp_path)
     asked: dict[int, float] = {}
 
-    class Plugged(cv2.VideoCapture):
+    reader = cv2.VideoCapture(str(film))
+
+    class Plugged:
         def __init__(self, index: int, backend: int) -> None:
             assert (index, backend) == (3, cv2.CAP_V4L2)
-            super().__init__(str(film))
+            self.isOpened, self.read, self.release = reader.isOpened, reader.read, reader.release
 
         def set(self, setting: int, value: float) -> bool:
             asked[setting] = value

@@ -93,6 +93,7 @@ async def test_the_newest_frame_of_a_live_stream_wins() -> None:
         await driver.probe()
         async with asyncio.timeout(PATIENCE_S), driver.frames() as frames:
             first = await anext(frames)
+            assert (shade_now() - shade_of(first)) % SHADES * EACH_S <= 1.0  # not what came in while it was opened
             source = driver._source
             assert source is not None
             await source.after(source._number + 60)  # three seconds in which nobody looks
