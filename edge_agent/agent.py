@@ -48,6 +48,7 @@ from edge_agent.local_client import Invitation
 from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
+from edge_agent.reader_keys import ReaderKeys
 from edge_agent.roster import Roster
 from edge_agent.sealed_numbers import SealedNumbers
 from edge_agent.sensing import Sensing
@@ -211,6 +212,13 @@ class Agent:
             serial_of=self._serial_of,
             now=clock,
         )
+        self.reader_keys = ReaderKeys(
+            database=database,
+            configuration=self.configuration,
+            audit=self.audit,
+            driver=self.fleet.driver,
+            now=clock,
+        )
         self.upstreams = Upstreams(
             database,
             self.outbox,
@@ -263,6 +271,7 @@ class Agent:
             enrolment=self.enrolment,
             erasure=self.erasure,
             sync=self.sync,
+            reader_keys=self.reader_keys,
             make_backup=self.make_backup,
             started_at=self.started_at,
             data_dir=self.config.gateway.data_dir,

@@ -167,6 +167,21 @@ def sync(
         raise typer.Exit(1)
 
 
+@app.command("reader-key")
+def reader_key(
+    device: str,
+    reader: Annotated[int, typer.Argument(min=0, max=126, help="OSDP 地址 · address of the reader")],
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="安装模式多久 · how long install mode lasts")] = 60,
+    config: ConfigOption = DEFAULT_CONFIG,
+    data: FolderOption = None,
+) -> None:
+    """给读卡器换上自己的密钥 · give an OSDP reader in its install mode a key of its own"""
+    with running(config, data) as agent, out.status("安装模式 · install mode"):
+        path = f"/api/v1/devices/{device}/readers/{reader}/key"
+        agent.call("POST", path, json={"seconds": seconds}, timeout=seconds + 30)
+    out.print(f"● {device}/{reader} 已有新密钥 has a new key", highlight=False)
+
+
 @doors_app.command("list")
 def doors_list(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
     """全部门 · every door"""

@@ -27,6 +27,7 @@ from edge_agent.enrolment import Enrolment
 from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.policy.rules import Rules
+from edge_agent.reader_keys import ReaderKeys
 from edge_agent.roster import Roster
 from edge_agent.sync_runs import SyncRuns
 
@@ -79,6 +80,7 @@ class Gateway:
     enrolment: Enrolment
     erasure: Erasure
     sync: SyncRuns
+    reader_keys: ReaderKeys
     make_backup: Callable[[], Awaitable[Path]]
     started_at: datetime
     data_dir: Path
