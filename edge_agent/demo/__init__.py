@@ -51,7 +51,8 @@ async def run(
         working = asyncio.create_task(agent.run())
         calling: list[asyncio.Task[None]] = []
         acting: list[asyncio.Task[None]] = []
-        figures = Figures(agent, site, before=await agent.database.read(count_punches))
+        before = await agent.database.read(count_punches)
+        figures = Figures(agent, site, before=before, seen=agent.outbox.last_sequence)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await _ready(agent, working)

@@ -38,7 +38,7 @@ class Figures:
     collected: int = 0
     punches: int = 0
     repeats: int = 0
-    seen: int = 0  # sequence of the last event looked at
+    seen: int = 0  # sequence of the last event looked at; what an earlier demonstration left is not shown
     doors: deque[str] = field(default_factory=lambda: deque(maxlen=8))
 
     async def measure(self) -> None:
