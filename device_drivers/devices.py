@@ -13,10 +13,10 @@ makes a repeat harmless, a gap is not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -101,7 +101,19 @@ class DeviceUser:
     valid_from: datetime | None = None
     valid_until: datetime | None = None
     doors: tuple[int, ...] = ()  # door numbers with access on controllers that decide alone
-    schedule: int | None = None  # device's own time profile number
+    schedule: int | None = None  # device's own time profile number, the same at every door
+    door_schedules: tuple[tuple[int, int], ...] = ()  # else (door, profile); a door not named here opens at any time
+
+    def at_doors(self, profiles: Mapping[int, int | None]) -> DeviceUser:
+        """With access to these doors, each under its time profile or (None) at any time."""
+        doors, distinct = tuple(sorted(profiles)), set(profiles.values())
+        if len(distinct) <= 1:
+            return replace(self, doors=doors, schedule=next(iter(distinct), None), door_schedules=())
+        named = tuple((door, number) for door in doors if (number := profiles[door]) is not None)
+        return replace(self, doors=doors, schedule=None, door_schedules=named)
+
+    def profile_at(self, door: int) -> int | None:
+        return dict(self.door_schedules).get(door, self.schedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +227,65 @@ class DoorController(Driver, Protocol):
     async def users(self) -> list[DeviceUser]: ...
     async def upsert_users(self, users: Sequence[DeviceUser]) -> list[ItemResult]: ...
     async def delete_users(self, user_ids: Sequence[str]) -> list[ItemResult]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TimeProfile:
+    """When a person may pass: up to three spans a day, on some weekdays (0 Monday), between two dates."""
+
+    number: int  # 2..254
+    weekdays: frozenset[int]
+    spans: tuple[tuple[time, time], ...]
+    first_day: date | None = None  # None: since ever
+    last_day: date | None = None  # None: for ever
+    linked: int = 0  # further spans in another profile; 0: none
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.number <= 254 or not (self.linked == 0 or 2 <= self.linked <= 254):
+            raise ValueError("time profiles are numbered 2 to 254")
+        if self.linked == self.number:
+            raise ValueError("a time profile cannot continue in itself")
+        if self.first_day and self.last_day and self.last_day < self.first_day:
+            raise ValueError("a time profile ends before it starts")
+        if len(self.spans) > 3 or any(end <= start for start, end in self.spans):
+            raise ValueError("a time profile has at most three spans, each ending after it starts")
+        if not self.weekdays <= set(range(7)):
+            raise ValueError("weekdays are 0 (Monday) to 6")
+
+
+@dataclass(frozen=True, slots=True)
+class DoorTask:
+    """At this time of these days a controller changes a door's mode by itself."""
+
+    door: int
+    at: time
+    mode: DoorMode
+    weekdays: frozenset[int]
+    first_day: date | None = None
+    last_day: date | None = None
+
+
+@runtime_checkable
+class TimeKeeper(Protocol):
+    """A controller that decides by its clock, also while nobody is connected."""
+
+    config: DeviceConfig
+
+    async def get_time(self) -> datetime: ...
+    async def set_time(self, device_time: datetime) -> None: ...
+    async def time_profiles(self) -> list[TimeProfile]: ...
+
+    async def set_time_profile(self, profile: TimeProfile) -> None:
+        """The profile it continues in has to be there. Raises DeviceRefused."""
+        ...
+
+    async def set_tasks(self, tasks: Sequence[DoorTask]) -> None:
+        """These and no others. Raises DeviceRefused."""
+        ...
+
+    async def activate_keypads(self, readers: Collection[int]) -> None:
+        """The readers that ask for the PIN of a card that has one; all others do not."""
+        ...
 
 
 class Feedback(StrEnum):

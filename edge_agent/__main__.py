@@ -75,8 +75,15 @@ def demo(
     faces: Annotated[
         Path | None, typer.Option(help="照片文件夹 姓名/照片.jpg · a folder of photographs, Name/photo.jpg")
     ] = None,
+    webcam: Annotated[
+        str,
+        typer.Option(
+            help="南门用这个 USB 摄像头（0 或 /dev/video0）· this USB camera at the south gate, not photographs"
+        ),
+    ] = "",
 ) -> None:
     """模拟园区 · a simulated site: terminals on real sockets, the agent, an upstream that keeps what it got"""
+    from device_drivers.errors import LinkError
     from edge_agent import demo as demonstration
 
     if not plain and not sys.stdout.isatty():
@@ -84,7 +91,13 @@ def demo(
     logging.getLogger().setLevel(logging.ERROR)
     if faces is None and DEMO_FACES.is_dir():
         faces = DEMO_FACES
-    status = asyncio.run(demonstration.run(folder, api_port=port, seconds=seconds, plain=plain, faces=faces))
+    try:
+        status = asyncio.run(
+            demonstration.run(folder, api_port=port, seconds=seconds, plain=plain, faces=faces, webcam=webcam)
+        )
+    except LinkError as exc:
+        err.print(f"[red]摄像头不能用 · the camera cannot be used:[/] {exc}", highlight=False)
+        status = 1
     raise typer.Exit(status)
 
 

@@ -33,7 +33,6 @@ from edge_agent.api.server import serve
 from edge_agent.arming import Arming
 from edge_agent.attendance import Attendance, Source
 from edge_agent.biometrics import Biometrics
-from edge_agent.card_numbers import CardNumbers
 from edge_agent.command_journal import DatabaseJournal
 from edge_agent.conclusion import Conclusion
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
@@ -55,10 +54,13 @@ from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
 from edge_agent.pushed_pictures import PushedPictures
+from edge_agent.reader_keys import ReaderKeys
 from edge_agent.roster import Roster
+from edge_agent.sealed_numbers import SealedNumbers
 from edge_agent.sensing import Sensing
 from edge_agent.sync import Sync
-from edge_agent.sync_runs import KEEP_PEOPLE, SyncRuns, kept
+from edge_agent.sync_runs import KEEP_PEOPLE, SyncRuns, numbers_told, pins_told
+from edge_agent.sync_wanted import Desired
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
@@ -96,10 +98,16 @@ class Agent:
         self.adms_port = 0
         self.audit = audit.AuditLog(keys.derive("audit"))
         self.configuration = Configuration(database, key=keys.derive("configuration"))
-        self.card_numbers = CardNumbers(
-            keys.derive("card numbers"), needed=lambda: any(kept(device) for device in self.site.devices)
+        self.card_numbers = SealedNumbers(
+            keys.derive("card numbers"),
+            kind="card number",
+            table="sealed_cards",
+            needed=lambda: numbers_told(self.site),
         )
-        self.roster = Roster(keys.derive("cards"), seal_number=self.card_numbers.seal)
+        self.pins = SealedNumbers(
+            keys.derive("pins"), kind="pin", table="sealed_pins", needed=lambda: pins_told(self.site)
+        )
+        self.roster = Roster(keys.derive("cards"), seal_number=self.card_numbers.seal, seal_pin=self.pins.seal)
         self.outbox = Outbox(database, clock=clock)
         self.attendance = Attendance(database, self.roster, clock=clock)
         self.fleet = Fleet(
@@ -205,9 +213,15 @@ class Agent:
             sync=Sync(
                 database=database,
                 roster=self.roster,
+                desired=Desired(
+                    roster=self.roster,
+                    open_card=self.card_numbers.open,
+                    open_pin=self.pins.open,
+                    ordered=lambda door: presence.order(door, clock()) is not None,
+                    now=clock,
+                ),
                 rules=lambda: self.rules,
                 driver=self.fleet.driver,
-                open_card=self.card_numbers.open,
                 now=clock,
             ),
             templates=self.device_templates,
@@ -218,6 +232,13 @@ class Agent:
             now=clock,
         )
         self.log_clearing = LogClearing(database=database, audit=self.audit, driver=self.fleet.driver, now=clock)
+        self.reader_keys = ReaderKeys(
+            database=database,
+            configuration=self.configuration,
+            audit=self.audit,
+            driver=self.fleet.driver,
+            now=clock,
+        )
         self.upstreams = Upstreams(
             database,
             self.outbox,
@@ -271,6 +292,7 @@ class Agent:
             erasure=self.erasure,
             sync=self.sync,
             log_clearing=self.log_clearing,
+            reader_keys=self.reader_keys,
             make_backup=self.make_backup,
             started_at=self.started_at,
             data_dir=self.config.gateway.data_dir,
@@ -333,6 +355,7 @@ class Agent:
             admitted = calling
             await self.biometrics.follow()
             await self.database.write(self.card_numbers.forget_unneeded)
+            await self.database.write(self.pins.forget_unneeded)
             await self.sync.follow(site)
             self.in_force.set()
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))

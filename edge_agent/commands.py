@@ -151,10 +151,13 @@ def sync(
         words = (
             ("新增 add", "add"), ("更改 change", "change"), ("移除 remove", "remove"), ("模板 templates", "templates"),
             ("不属于本系统 foreign", "foreign"), ("卡号未知 card not known here", "cards_unknown"),
+            ("时间段 time profiles", "time_profiles"), ("密码键盘 keypads", "keypads"),
         )  # fmt: skip
         for word, key in words:
             items = [f"{i['key']} ({', '.join(i['fields'])})" if isinstance(i, dict) else i for i in answer[key]]
-            out.print(f"{word} {len(items)}: {escape(', '.join(items[:20]))}", highlight=False)
+            out.print(f"{word} {len(items)}: {escape(', '.join(map(str, items[:20])))}", highlight=False)
+        if answer["tasks"] is not None:
+            out.print(f"定时任务 tasks {answer['tasks']}", highlight=False)
         if not answer["kept"]:
             out.print("[dim]options.sync 未开启，不会更改 · not switched on for this device: nothing is changed[/]")
     if not as_json:
@@ -162,6 +165,21 @@ def sync(
             out.print(f"[yellow]▲[/] {escape(item['key'])}: {escape(item['reason'])}", highlight=False)
     if apply and (refused or answer["interrupted"]):
         raise typer.Exit(1)
+
+
+@app.command("reader-key")
+def reader_key(
+    device: str,
+    reader: Annotated[int, typer.Argument(min=0, max=126, help="OSDP 地址 · address of the reader")],
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="安装模式多久 · how long install mode lasts")] = 60,
+    config: ConfigOption = DEFAULT_CONFIG,
+    data: FolderOption = None,
+) -> None:
+    """给读卡器换上自己的密钥 · give an OSDP reader in its install mode a key of its own"""
+    with running(config, data) as agent, out.status("安装模式 · install mode"):
+        path = f"/api/v1/devices/{device}/readers/{reader}/key"
+        agent.call("POST", path, json={"seconds": seconds}, timeout=seconds + 30)
+    out.print(f"● {device}/{reader} 已有新密钥 has a new key", highlight=False)
 
 
 @doors_app.command("list")

@@ -20,11 +20,12 @@ from edge_agent.audit import AuditLog
 from edge_agent.audit import Entry as AuditEntry
 from edge_agent.database import Database
 from edge_agent.delivery.event import Event, append
-from edge_agent.doors import Alarm, AlarmKind, Doors, NotOpened, raise_alarm
+from edge_agent.doors import Alarm, AlarmKind, Doors, NotOpened, clear_alarms, raise_alarm
 from edge_agent.matching.outcomes import PadState
 from edge_agent.passages import (
     ANOTHER_FACTOR,
     Passage,
+    attempts_event,
     denied_event,
     door_state,
     duress_event,
@@ -36,7 +37,7 @@ from edge_agent.passages import (
     with_user_id,
 )
 from edge_agent.policy.access import Denied, Granted, Person, remote_open
-from edge_agent.policy.attempts import Attempts
+from edge_agent.policy.attempts import LIMITS, Attempts
 from edge_agent.policy.rules import BIOMETRIC, Door, Factor, Point, Rules
 from edge_agent.presence import Write
 from edge_agent.sensing import Sensing
@@ -189,22 +190,35 @@ class Conclusion:
         for place, attempts in session.places.items():
             self._presence.set_attempts(place, attempts)
         rows = rows + [self._presence.attempts_row(place) for place in session.places]
+        alarms, calmed = self._too_many(session, source, now)
         session.places = {}
-        alarm = None
         if session.duress:
             door = session.door.name if session.door else None
             subject = session.person.subject_id if session.person else None
             event = duress_event(identity, door, source, subject, now)
-            alarm = (Alarm(AlarmKind.DURESS, door or session.point.name, now, event.id, silent=True), event)
+            alarms.append((Alarm(AlarmKind.DURESS, door or session.point.name, now, event.id, silent=True), event))
 
         def work(connection: sqlite3.Connection) -> None:
             append(connection, [with_user_id(connection, event) for event in events], now=now)
             for row in rows:
                 row(connection)
-            if alarm is not None:
-                raise_alarm(connection, *alarm, now=now)
+            for alarm, event in alarms:
+                raise_alarm(connection, alarm, event, now=now)
+            for place in calmed:
+                clear_alarms(connection, {AlarmKind.ATTEMPTS}, place, now)
 
         await self._database.write(work)
+
+    def _too_many(self, session: Session, source: Source, now: datetime) -> tuple[list[tuple[Alarm, Event]], list[str]]:
+        """An alarm for each place where a row of failures is full, and the places where somebody succeeded."""
+        row = LIMITS.in_a_row_with_pad if session.door is not None and session.door.challenge else LIMITS.in_a_row
+        raised = []
+        for place, attempts in session.places.items():
+            if attempts.in_a_row and attempts.in_a_row % row == 0:
+                subject = session.person.subject_id if session.person and place.startswith("person:") else None
+                event = attempts_event(place, attempts.in_a_row, session.point, source, subject, now)
+                raised.append((Alarm(AlarmKind.ATTEMPTS, place, now, event.id), event))
+        return raised, [place for place, attempts in session.places.items() if attempts == Attempts()]
 
     async def _end(self, session: Session, show: Feedback, reason: str) -> None:
         await self.show(session.point, show)
@@ -261,6 +275,7 @@ class Conclusion:
 
         def work(connection: sqlite3.Connection) -> None:
             row(connection)
+            clear_alarms(connection, {AlarmKind.ATTEMPTS}, place, now)
             self._audit.append(connection, entry, now=now)
 
         await self._database.write(work)

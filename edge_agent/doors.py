@@ -1,8 +1,8 @@
 """Doors: the one place that tells a relay to open, and what goes wrong at them.
 
-Each fault is one alarm and one event: forced, held, tamper, duress, fire, security, power, link loss. While an alarm
-stands, the same fault raises no second one; when it passes, the alarm is closed and may be raised anew. Duress is
-silent: it shows to those allowed to see it, never at the door.
+Each fault is one alarm and one event: forced, held, tamper, duress, fire, security, power, link loss, too many failed
+attempts. While an alarm stands, the same fault raises no second one; when it passes, the alarm is closed and may be
+raised anew. Duress is silent: it shows to those allowed to see it, never at the door.
 
 What a device says raises its alarms first and is recorded, cursor and all, after that: a crash in between repeats the
 words, and an alarm knows the event it was raised for. Words that were recorded before change nothing. A lost link
@@ -47,6 +47,7 @@ class AlarmKind(StrEnum):
     SECURITY = "security"
     POWER = "power"
     LINK = "link"
+    ATTEMPTS = "attempts"  # a full row of failures at one place
 
 
 RAISES = {
@@ -433,10 +434,10 @@ class Doors:
 
 def device_mode(door: Door, rules: Rules, presence: Presence, now: datetime) -> devices.DoorMode:
     """What a controller that knows three modes should do."""
-    return _DEVICE_MODES[mode_of(door, rules, presence, now)]
+    return DEVICE_MODES[mode_of(door, rules, presence, now)]
 
 
-_DEVICE_MODES: Mapping[DoorMode, devices.DoorMode] = {
+DEVICE_MODES: Mapping[DoorMode, devices.DoorMode] = {
     DoorMode.CONTROLLED: devices.DoorMode.CONTROLLED,
     DoorMode.OFFICE: devices.DoorMode.CONTROLLED,
     DoorMode.LOCKED: devices.DoorMode.LOCKED,

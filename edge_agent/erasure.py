@@ -404,6 +404,7 @@ _TABLES = (
     ("device_users", "device, user_id"),
     ("cards", "hint, added_at"),
     ("pins", "set_at"),
+    ("sealed_pins", "subject"),  # that one is kept for a controller; what it is stays sealed
     ("access_people", "enabled, opener, passes_lockdown, anti_passback_exempt, duress_finger"),
     ("access_members", "group_name"),
     ("presence", "zone, door, since, punched, punch_at"),

@@ -120,6 +120,15 @@ def duress_event(identity: str, door: str | None, source: Source, subject: Subje
     return Event(f"duress:{identity}", "door.duress", now, source.name, subject, _place(source, now) | {"door": door})
 
 
+def attempts_event(
+    place: str, failures: int, point: Point, source: Source, subject: SubjectId | None, now: datetime
+) -> Event:
+    """A full row of failures with one factor, at one point or of one person."""
+    data = _place(source, now) | {"point": point.name, "door": point.door, "factors": [place.rpartition("/")[2]]}
+    data |= {"count": failures, "known": subject is not None}
+    return Event(f"attempts:{secrets.token_hex(8)}", "access.attempts", now, source.name, subject, data)
+
+
 def punch_event(
     subject_id: SubjectId,
     state: PunchState,

@@ -97,8 +97,9 @@ class Presence:
     def whereabouts(self, subject_id: SubjectId) -> Whereabouts | None:
         return self._where.get(subject_id)
 
-    def occupancy(self, zone: str, now: datetime) -> int:
-        return sum(where.zone == zone for where in self._where.values())
+    def occupancy(self, zone: str, *, after: datetime) -> int:
+        """Who was let into the zone later than `after`: those who left unseen must not fill it for ever."""
+        return sum(where.zone == zone and where.since > after for where in self._where.values())
 
     def open_or_released(self, door: str, now: datetime) -> bool:
         until = self._released.get(door)

@@ -62,6 +62,14 @@ class Imported:
     errors: tuple[RowError, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class HashedPin:
+    """A PIN as it may rest: hashed, and sealed besides where a controller has to be told it."""
+
+    hash: str = field(repr=False)
+    sealed: bytes | None = field(default=None, repr=False)
+
+
 class Taken(ValueError):
     """A card or a device's number belongs to somebody else."""
 
@@ -74,7 +82,7 @@ def new_subject() -> str:
 class Roster:
     """`key` is 32 secret bytes from the key provider; without it card hashes cannot be tried out.
 
-    `seal_number` gives a card's number sealed, for devices that need it, or None where no device does.
+    `seal_number` and `seal_pin` give a number sealed, for devices that need it, or None where no device does.
     """
 
     def __init__(
@@ -82,13 +90,15 @@ class Roster:
         key: bytes,
         *,
         hasher: PasswordHasher | None = None,
-        seal_number: Callable[[str], bytes | None] | None = None,
+        seal_number: Callable[[str], bytes | None] = lambda _number: None,
+        seal_pin: Callable[[str], bytes | None] = lambda _pin: None,
     ) -> None:
         if len(key) < 16:
             raise ValueError("the card key needs 16 bytes or more")
         self._key = key
         self._hasher = hasher or PasswordHasher()
-        self._seal_number = seal_number or (lambda _number: None)
+        self._seal_number = seal_number
+        self._seal_pin = seal_pin
 
     def card_digest(self, number: str) -> bytes:
         """Readers write one number in many ways: case and leading zeros do not count."""
@@ -229,14 +239,17 @@ class Roster:
     def remove_card(self, connection: sqlite3.Connection, number: str) -> bool:
         return bool(connection.execute("DELETE FROM cards WHERE digest = ?", (self.card_digest(number),)).rowcount)
 
-    def hash_pin(self, pin: str) -> str:
+    def hash_pin(self, pin: str) -> HashedPin:
         """Slow on purpose: outside any transaction. Raises ValueError."""
         if not PIN.fullmatch(pin):
             raise ValueError("pin: 4 to 12 digits")
-        return self._hasher.hash(pin)
+        return HashedPin(self._hasher.hash(pin), self._seal_pin(pin))
 
-    def set_pin(self, connection: sqlite3.Connection, subject: str, pin_hash: str, *, now: datetime) -> None:
-        connection.execute("INSERT OR REPLACE INTO pins VALUES (?, ?, ?)", (subject, pin_hash, utc_text(now)))
+    def set_pin(self, connection: sqlite3.Connection, subject: str, pin: HashedPin, *, now: datetime) -> None:
+        connection.execute("DELETE FROM sealed_pins WHERE subject = ?", (subject,))
+        connection.execute("INSERT OR REPLACE INTO pins VALUES (?, ?, ?)", (subject, pin.hash, utc_text(now)))
+        if pin.sealed is not None:
+            connection.execute("INSERT INTO sealed_pins VALUES (?, ?)", (subject, pin.sealed))
 
     def pin_hash(self, connection: sqlite3.Connection, subject: str) -> str | None:
         row = connection.execute("SELECT hash FROM pins WHERE subject = ?", (subject,)).fetchone()
@@ -259,7 +272,7 @@ class Roster:
         *,
         now: datetime,
         first_line: int = 1,
-        pin_hashes: Mapping[str, str] | None = None,
+        pin_hashes: Mapping[str, HashedPin] | None = None,
     ) -> Imported:
         """Rows with the keys of COLUMNS; only `name` must be there. A bad row is reported, the rest is taken.
 

@@ -1,8 +1,9 @@
-"""When devices are brought up to date: on connecting, after a change of people, rights or configuration, on demand.
+"""When devices are brought up to date: on connecting, after a change of people, PINs, rights, a door's order or the
+configuration, on demand.
 
 Only devices with `options.sync = true` are changed; every other one can be asked what would change. One device is
 worked on at a time by one task, so a slow terminal keeps no other waiting. What failed is tried again, and once an
-hour everything is compared anew, because validity begins and ends without anybody changing anything.
+hour, at midnight and when somebody's validity begins or ends everything is compared anew.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from edge_agent.crew import Crew
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.deliver import Pauses
 from edge_agent.device_templates import DeviceTemplates, Gift, TemplateKeeper
-from edge_agent.sync import Plan, Report, Sync
+from edge_agent.policy.controller_times import asks_pin
+from edge_agent.sync import Report, Sync
+from edge_agent.sync_compare import Plan
 
 KEEP_PEOPLE = frozenset({"zkteco", "adms", "isapi", "c3", "uhppote"})  # kinds with people in their own memory
 BY_CARD = frozenset({"uhppote"})  # know people by card number alone
@@ -159,8 +162,7 @@ class SyncRuns:
 
     async def _apply(self, device: str, standing: Standing, actor: str) -> Report:
         found = await self.preview(device)
-        people = len(found.plan.add) + len(found.plan.change) + len(found.plan.remove)
-        standing.total = people + len(found.templates)
+        standing.total = found.plan.steps + len(found.templates)
 
         async def progress(done: int, _total: int) -> None:
             standing.done = done
@@ -186,6 +188,9 @@ class SyncRuns:
             "added": len(found.plan.add),
             "changed": len(found.plan.change),
             "removed": len(found.plan.remove),
+            "time_profiles": len(found.plan.times.write),
+            "tasks_and_keypads": found.plan.settings is not None,
+            "clock_set": found.plan.clock is not None,
             "templates": len(found.templates),
             "done": done,
             "failed": failed,
@@ -205,7 +210,7 @@ class SyncRuns:
                     await standing.wake.wait()
             await self._wait(SETTLE_S)
             standing.wake.clear()
-            pause = EVERY_S
+            pause = await self._until_next()
             if self._driver(name) is None:
                 continue  # its return wakes us
             try:
@@ -220,6 +225,11 @@ class SyncRuns:
                 pause = LONGEST_RETRY_S
             else:
                 pauses.reset()
+
+    async def _until_next(self) -> float:
+        """Seconds until everything is compared anew."""
+        left = (await self._sync.next_change() - self._now()).total_seconds()
+        return min(EVERY_S, max(left, SETTLE_S))
 
     async def _look(self) -> None:
         """A device with another driver than before has connected anew."""
@@ -244,6 +254,17 @@ class SyncRuns:
 def kept(device: Device) -> bool:
     """Whether the enterprise keeps this device's people from here."""
     return device.enabled and device.kind in KEEP_PEOPLE and device.options.get("sync") is True
+
+
+def numbers_told(site: SiteConfig) -> bool:
+    """Whether any device has to be told card numbers."""
+    return any(kept(device) for device in site.devices)
+
+
+def pins_told(site: SiteConfig) -> bool:
+    """Whether any has to be told PINs: a controller that decides alone at a door that asks for one."""
+    keypads = {device.name for device in site.devices if kept(device) and device.kind in BY_CARD}
+    return any(door.device in keypads and asks_pin(door) for door in site.access.doors)
 
 
 def profiles_of(device: Device) -> Mapping[str, int]:

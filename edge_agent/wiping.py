@@ -1,4 +1,5 @@
-"""Removes every person and template from one device, over a connection of its own, and looks whether they are gone."""
+"""Removes every person, template and timed task from one device, over a connection of its own, and looks whether they
+are gone."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_drivers import catalog
-from device_drivers.devices import DeviceConfig, Driver, ItemResult
+from device_drivers.devices import DeviceConfig, Driver, ItemResult, TimeKeeper
 from device_drivers.errors import DeviceError, Unsupported
 
 TIMEOUT_S = 60.0  # a terminal with thousands of people takes its time
@@ -69,6 +70,8 @@ async def _people(driver: Any) -> Wiped:
             with contextlib.suppress(Unsupported):  # no such modality: then it holds none
                 refused += [item for item in await driver.delete_templates(user_id) if not item.ok]
     refused += [item for item in await driver.delete_users(known) if not item.ok]
+    if isinstance(driver, TimeKeeper):
+        await driver.set_tasks([])  # or its doors would go on unlocking by our schedules
     left = await driver.users()
     if left:
         why = next((item.reason for item in refused), "it keeps them")

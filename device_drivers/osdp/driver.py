@@ -84,7 +84,7 @@ class OsdpBus:
         self._lost_events = 0
         self._ready = asyncio.Event()
         self._wake = asyncio.Event()
-        self._secure_changed = asyncio.Event()
+        self._standing_changed = asyncio.Event()
         self._failure: DeviceError | None = None
         self._line: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
@@ -92,11 +92,14 @@ class OsdpBus:
     # -- Driver
 
     async def probe(self) -> Identity:
-        """Who answers over a secure channel; LinkTimeout if no PD does."""
+        """Who answers over a secure channel; LinkTimeout if no PD answers at all.
+
+        A PD that is refused answers too: `run` has to tell of it, and install mode needs a line that is there.
+        """
         await self._start()
-        await self._until(lambda: any(reader.secure for reader in self._readers), PROBE_S)
-        found = next(i for i, reader in enumerate(self._readers) if reader.secure)
-        return self._identity(found)
+        await self._until(lambda: any(reader.secure or reader.alarms for reader in self._readers), PROBE_S)
+        found = [index for index, reader in enumerate(self._readers) if reader.secure]
+        return self._identity(found[0]) if found else Identity("OSDP", "", self._serial, "")
 
     def pd_identity(self, reader: int) -> Identity:
         """Who the PD at this address says it is. Raises LinkError while its secure channel is down."""
@@ -176,7 +179,7 @@ class OsdpBus:
         except DeviceError as exc:
             self._failure = exc
             self._ready.set()
-            self._secure_changed.set()
+            self._standing_changed.set()
         finally:
             pump.cancel()
             try:
@@ -226,10 +229,10 @@ class OsdpBus:
             if reader.secure and not before:
                 if self._panel.submit(index, messages.status_command(StatusReportType.Local)):
                     self._waiting[index].append(asyncio.get_running_loop().create_future())
-                self._secure_changed.set()
+                self._standing_changed.set()
             elif before and not reader.secure:
                 self._abandon(index)
-                self._secure_changed.set()
+                self._standing_changed.set()
             if digits := reader.keypad.paused(now):
                 self._emit(KeysPressed(self._serial, reader.config.address, digits))
             if reader.restart_due(now):
@@ -273,6 +276,7 @@ class OsdpBus:
             self._emit(
                 DoorEvent(self._serial, kind, door=reader.config.door, reader=reader.config.address, reason=words)
             )
+            self._standing_changed.set()
 
     def _emit(self, event: DeviceEvent) -> None:
         if len(self._events) >= MAX_EVENTS:
@@ -399,14 +403,14 @@ class OsdpBus:
         return Panel(entries, self._channel)
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Wait for a secure channel. Raises LinkTimeout, or what ended the line."""
+        """Wait for what secure channels and alarms bring. Raises LinkTimeout, or what ended the line."""
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
                     if self._failure is not None:
                         raise self._failure
-                    self._secure_changed.clear()
-                    await self._secure_changed.wait()
+                    self._standing_changed.clear()
+                    await self._standing_changed.wait()
         except TimeoutError as exc:
             raise LinkTimeout(self.config.address, seconds) from exc
 

@@ -18,6 +18,7 @@ MAGIC = 0x55AAAA55
 FRAME = 64
 SWIPE, DOOR, ALARM = 1, 2, 3
 UNLOCKED, LOCKED, CONTROLLED = 1, 2, 3
+TASK_MODES = {0: CONTROLLED, 1: UNLOCKED, 2: LOCKED}
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class SimulatedUhppote:
         self.doors = {n: SimulatedDoor() for n in range(1, 5)}
         self.cards: dict[int, StoredCard] = {}
         self.profiles: dict[int, bytes] = {}
+        self.tasks: list[bytes] = []  # in force
         self.log: list[LogEntry] = []
         self.next_index = 1
         self.event_index = 0
@@ -88,6 +90,7 @@ class SimulatedUhppote:
         self.requests: list[int] = []  # function codes asked for, oldest first
         self.unstored: LogEntry | None = None  # announced but never stored: firmware v6.62 does that
         self._clock = clock
+        self._new_tasks: list[bytes] = []  # added, and not in force before a refresh
         self._capacity = capacity
         self._v6_62 = v6_62
         self._offline = False
@@ -103,6 +106,7 @@ class SimulatedUhppote:
             0x80: self._set_door, 0x82: self._get_door, 0x88: self._set_profile, 0x8A: self._clear_profiles,
             0x8E: self._special, 0x90: self._set_listener, 0x94: lambda _: self._controller(),
             0x98: self._get_profile, 0xA0: self._pc_control, 0xA4: self._keypads, 0xB0: self._get_event,
+            0xA6: self._clear_tasks, 0xA8: self._add_task, 0xAC: self._refresh_tasks,
             0xB2: self._set_index, 0xB4: lambda _: struct.pack("<I", self.event_index),
         }  # fmt: skip
 
@@ -204,6 +208,14 @@ class SimulatedUhppote:
         """An event that the listener is told and the log never gets."""
         self.unstored = LogEntry(self.next_index, SWIPE, True, door, 1, card, self.now(), 1)
         self._announce(self.unstored)
+
+    def tick(self) -> None:
+        """The clock has moved to a new minute: tasks that are due change their door's mode."""
+        now = self.now()
+        for task in self.tasks:
+            due = _date(task[0:4]) <= now.date() <= _date(task[4:8]) and task[8 + now.weekday()]
+            if due and _clock(task[15:17]) == now.time().replace(second=0) and task[18] in TASK_MODES:
+                self.doors[task[17]].mode = TASK_MODES[task[18]]
 
     # -- what happens to a controller
 
@@ -412,6 +424,20 @@ class SimulatedUhppote:
     def _clear_profiles(self, request: bytes) -> bytes:
         if struct.unpack_from("<I", request, 8)[0] == MAGIC:
             self.profiles.clear()
+        return b"\x01"
+
+    def _clear_tasks(self, request: bytes) -> bytes:
+        if struct.unpack_from("<I", request, 8)[0] == MAGIC:
+            self.tasks, self._new_tasks = [], []
+        return b"\x01"
+
+    def _add_task(self, request: bytes) -> bytes:
+        self._new_tasks.append(bytes(request[8:28]))
+        return b"\x01"
+
+    def _refresh_tasks(self, request: bytes) -> bytes:
+        if struct.unpack_from("<I", request, 8)[0] == MAGIC:
+            self.tasks, self._new_tasks = self._new_tasks, []
         return b"\x01"
 
     def _special(self, request: bytes) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
-from datetime import datetime, time
+from datetime import date, datetime, time
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -29,17 +29,19 @@ from device_drivers.devices import (
     DeviceConfig,
     DeviceUser,
     DoorMode,
+    DoorTask,
     Feature,
     Identity,
     ItemResult,
     Record,
+    TimeProfile,
 )
 from device_drivers.errors import DeviceRefused, LinkError, ProtocolError
 from device_drivers.events import CardRead, DeviceEvent, DoorEvent, DoorEventKind
 from device_drivers.links import split_address
 from device_drivers.uhppote import messages
 from device_drivers.uhppote.exchange import ANY, PORT, Exchange, door_count, identity_of
-from device_drivers.uhppote.messages import Entry, TimeProfile
+from device_drivers.uhppote.messages import Entry
 
 TIMEOUT_S = 2.5
 POLL_S = 1.0
@@ -260,10 +262,7 @@ class UhppoteController:
 
     async def open_door(self, door: int, *, seconds: float) -> CommandResult:
         self._require_door(await self._known(), door)
-        try:
-            await self._set_delay(door, seconds)
-        except LinkError as exc:
-            return CommandResult(CommandState.FAILED, str(exc))  # nothing was sent that opens
+        await self._set_delay(door, seconds)  # a LinkError here: nothing was sent that opens
         try:
             reply, _ = await self._link.ask(
                 encode.open_door_request(self._link.serial, door), decode.open_door_response, attempts=1
@@ -398,24 +397,17 @@ class UhppoteController:
 
     # -- time profiles
 
+    async def time_profiles(self) -> list[TimeProfile]:
+        """Every profile that is there: 253 questions, because a controller keeps no list."""
+        return [profile for number in messages.PROFILES if (profile := await self.time_profile(number)) is not None]
+
     async def time_profile(self, number: int) -> TimeProfile | None:
         serial = await self._known()
         reply, _ = await self._link.ask(
             encode.get_time_profile_request(serial, number), decode.get_time_profile_response
         )
-        if reply.profile_id == 0 or reply.start_date is None or reply.end_date is None:
-            return None
-        names = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-        spans = [(getattr(reply, f"segment_{n}_start"), getattr(reply, f"segment_{n}_end")) for n in (1, 2, 3)]
         try:
-            return TimeProfile(
-                reply.profile_id,
-                reply.start_date,
-                reply.end_date,
-                frozenset(i for i, name in enumerate(names) if getattr(reply, name)),
-                tuple((start, end) for start, end in spans if start is not None and end is not None and end > start),
-                reply.linked_profile_id,
-            )
+            return messages.time_profile(reply)
         except ValueError as exc:
             raise ProtocolError(f"{self._address}: {exc}") from exc
 
@@ -423,10 +415,9 @@ class UhppoteController:
         """Raises DeviceRefused, for instance when the linked profile is missing."""
         empty = (time(), time())
         spans = [*profile.spans, empty, empty, empty][:3]
-        days = [day in profile.weekdays for day in range(7)]
         request = encode.set_time_profile_request(
-            await self._known(), profile.number, profile.first_day, profile.last_day, *days,
-            *[moment for span in spans for moment in span], profile.linked,
+            await self._known(), profile.number, *_days(profile), *[moment for span in spans for moment in span],
+            profile.linked,
         )  # fmt: skip
         await self._link.order(request, decode.set_time_profile_response, done="stored", what="time profile")
 
@@ -435,3 +426,32 @@ class UhppoteController:
             encode.delete_all_time_profiles_request(await self._known()),
             decode.delete_all_time_profiles_response, done="deleted", what="clear time profiles",
         )  # fmt: skip
+
+    # -- tasks
+
+    async def set_tasks(self, tasks: Sequence[DoorTask]) -> None:
+        """The list cannot be read back; it is replaced as a whole. Raises DeviceRefused."""
+        serial = await self._known()
+        for task in tasks:
+            self._require_door(serial, task.door)
+        await self._link.order(
+            encode.clear_tasklist_request(serial),
+            decode.clear_tasklist_response,
+            done="cleared",
+            what="clear task list",
+        )
+        for task in tasks:
+            request = encode.add_task_request(
+                serial, *_days(task), task.at, task.door, messages.TASK_CODES[task.mode], 0
+            )
+            await self._link.order(request, decode.add_task_response, done="added", what="task")
+        await self._link.order(
+            encode.refresh_tasklist_request(serial), decode.refresh_tasklist_response, done="refreshed",
+            what="task list",
+        )  # fmt: skip
+
+
+def _days(spell: TimeProfile | DoorTask) -> tuple[date | bool, ...]:
+    """First and last day, then Monday to Sunday."""
+    weekdays = [day in spell.weekdays for day in range(7)]
+    return (spell.first_day or messages.FIRST_DAY, spell.last_day or messages.LAST_DAY, *weekdays)

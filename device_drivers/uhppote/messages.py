@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any
 
-from device_drivers.devices import DeviceUser, DoorMode
+from device_drivers.devices import DeviceUser, DoorMode, TimeProfile
 from device_drivers.events import DoorEvent, DoorEventKind, PunchState, VerifyMode
 
 NO_EVENT = 0x00
 OVERWRITTEN = 0xFF
 
 MODE_CODES = {DoorMode.UNLOCKED: 1, DoorMode.LOCKED: 2, DoorMode.CONTROLLED: 3}
+TASK_CODES = {DoorMode.CONTROLLED: 0, DoorMode.UNLOCKED: 1, DoorMode.LOCKED: 2}
+PROFILES = range(2, 255)
 ALWAYS = 1  # permission on a door: 0 none, 1 always, 2..254 a time profile
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2099, 12, 31)  # controllers have no "for ever"
 MAX_PIN = 999_999
@@ -145,10 +147,10 @@ def permissions(user: DeviceUser, doors: int) -> dict[int, int]:
     """Permission per door. Raises ValueError for doors or profiles the controller has not."""
     if wrong := [door for door in user.doors if not 1 <= door <= doors]:
         raise ValueError(f"no door {wrong[0]} on this controller")
-    if user.schedule is not None and not 2 <= user.schedule <= 254:
+    profiles = {door: user.profile_at(door) for door in user.doors}
+    if any(profile is not None and profile not in PROFILES for profile in profiles.values()):
         raise ValueError("time profiles are numbered 2 to 254")
-    allowed = (user.schedule or ALWAYS) if user.enabled else 0
-    return {door: allowed if door in user.doors else 0 for door in range(1, 5)}
+    return {door: (profiles[door] or ALWAYS) if user.enabled and door in profiles else 0 for door in range(1, 5)}
 
 
 def pin_number(pin: str) -> int:
@@ -163,43 +165,38 @@ def pin_number(pin: str) -> int:
 def device_user(reply: Any, card_format: str) -> DeviceUser:
     """From the library's GetCardByIndexResponse or GetCardResponse."""
     granted = {n: getattr(reply, f"door_{n}") for n in range(1, 5)}
-    doors = tuple(n for n, permission in granted.items() if permission)
-    profiles = {permission for permission in granted.values() if permission > ALWAYS}
+    profiles = {n: permission if permission > ALWAYS else None for n, permission in granted.items() if permission}
     return DeviceUser(
         user_id=str(reply.card_number),
         card=card_value(reply.card_number, card_format),
         pin=str(reply.pin) if reply.pin else "",
-        enabled=bool(doors),
+        enabled=bool(profiles),
         valid_from=_midnight(reply.start_date),
         valid_until=_midnight(reply.end_date),
-        doors=doors,
-        schedule=min(profiles) if profiles else None,
-    )
+    ).at_doors(profiles)
 
 
 def _midnight(day: date | None) -> datetime | None:
-    return None if day is None or day in {FIRST_DAY, LAST_DAY} else datetime.combine(day, time())
+    bound = limited(day)
+    return datetime.combine(bound, time()) if bound else None
 
 
-@dataclass(frozen=True, slots=True)
-class TimeProfile:
-    """When a card opens: up to three spans a day, on some weekdays (0 Monday), between two dates."""
+def limited(day: date | None) -> date | None:
+    """None for the days that stand for no limit."""
+    return None if day in {FIRST_DAY, LAST_DAY} else day
 
-    number: int  # 2..254
-    first_day: date
-    last_day: date
-    weekdays: frozenset[int]
-    spans: tuple[tuple[time, time], ...]
-    linked: int = 0  # further spans in another profile; 0: none
 
-    def __post_init__(self) -> None:
-        if not 2 <= self.number <= 254 or not (self.linked == 0 or 2 <= self.linked <= 254):
-            raise ValueError("time profiles are numbered 2 to 254")
-        if self.linked == self.number:
-            raise ValueError("a time profile cannot continue in itself")
-        if self.last_day < self.first_day:
-            raise ValueError("a time profile ends before it starts")
-        if len(self.spans) > 3 or any(end <= start for start, end in self.spans):
-            raise ValueError("a time profile has at most three spans, each ending after it starts")
-        if not self.weekdays <= set(range(7)):
-            raise ValueError("weekdays are 0 (Monday) to 6")
+def time_profile(reply: Any) -> TimeProfile | None:
+    """From the library's GetTimeProfileResponse; None where there is none. Raises ValueError."""
+    if reply.profile_id == 0 or reply.start_date is None or reply.end_date is None:
+        return None
+    names = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+    spans = [(getattr(reply, f"segment_{n}_start"), getattr(reply, f"segment_{n}_end")) for n in (1, 2, 3)]
+    return TimeProfile(
+        reply.profile_id,
+        frozenset(day for day, name in enumerate(names) if getattr(reply, name)),
+        tuple((start, end) for start, end in spans if start is not None and end is not None and end > start),
+        limited(reply.start_date),
+        limited(reply.end_date),
+        reply.linked_profile_id,
+    )

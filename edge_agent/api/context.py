@@ -28,6 +28,7 @@ from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.log_clearing import LogClearing
 from edge_agent.policy.rules import Rules
+from edge_agent.reader_keys import ReaderKeys
 from edge_agent.roster import Roster
 from edge_agent.sync_runs import SyncRuns
 
@@ -81,6 +82,7 @@ class Gateway:
     erasure: Erasure
     sync: SyncRuns
     log_clearing: LogClearing
+    reader_keys: ReaderKeys
     make_backup: Callable[[], Awaitable[Path]]
     started_at: datetime
     data_dir: Path

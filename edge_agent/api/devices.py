@@ -244,6 +244,24 @@ async def set_clock(name: str, caller: Commander, context: Context, running: Run
     )
 
 
+class InstallWindow(BaseModel):
+    seconds: float = Field(60, gt=0, le=600, description="how long the reader may take the new key")
+
+
+@router.post("/{name}/readers/{number}/key", status_code=204, responses=responses(404, 409, 422, 502))
+async def give_reader_key(name: str, number: int, body: InstallWindow, caller: Writer, running: Running) -> None:
+    """Install mode: an OSDP reader with the default key gets a random one of its own; audited, never shown."""
+    device_view(running, name)
+    try:
+        await running.reader_keys.install(name, number, seconds=body.seconds, actor=caller.name)
+    except LookupError as exc:
+        raise Problem(409, str(exc), code="offline") from None
+    except ValueError as exc:
+        raise Problem(422, str(exc), code="invalid") from None
+    except DeviceError as exc:
+        raise Problem(502, f"{name}: {exc}", code="device") from None
+
+
 def _online(running: Gateway, name: str) -> contract.Driver:
     device_view(running, name)
     driver = running.fleet.driver(name)

@@ -17,7 +17,17 @@ from edge_agent.api.context import Context, Governance
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
-from edge_agent.roster import MAX_NAME, MAX_USER_ID, Imported, Person, Roster, Taken, new_subject, read_csv
+from edge_agent.roster import (
+    MAX_NAME,
+    MAX_USER_ID,
+    HashedPin,
+    Imported,
+    Person,
+    Roster,
+    Taken,
+    new_subject,
+    read_csv,
+)
 
 router = APIRouter(prefix="/api/v1/people", tags=["people"])
 Reader = Annotated[Caller, Depends(require(Scope.PEOPLE_READ))]
@@ -212,7 +222,7 @@ async def _import(rows: list[dict[str, str]], caller: Caller, context: Governanc
         def work(
             connection: sqlite3.Connection,
             part: list[dict[str, str]] = part,
-            hashes: dict[str, str] = hashes,
+            hashes: dict[str, HashedPin] = hashes,
             start: int = start,
         ) -> Imported:
             return people.take(connection, part, now=context.now(), first_line=start + 2, pin_hashes=hashes)
@@ -230,8 +240,8 @@ async def _import(rows: list[dict[str, str]], caller: Caller, context: Governanc
     return ImportReport(added=added, changed=changed, refused=refused[:1000])
 
 
-def _hash_pins(people: Roster, rows: list[dict[str, str]]) -> dict[str, str]:
-    hashes: dict[str, str] = {}
+def _hash_pins(people: Roster, rows: list[dict[str, str]]) -> dict[str, HashedPin]:
+    hashes: dict[str, HashedPin] = {}
     for pin in {(row.get("pin") or "").strip() for row in rows} - {""}:
         try:
             hashes[pin] = people.hash_pin(pin)
@@ -251,7 +261,7 @@ def _decoded(raw: bytes) -> str:
             raise ValueError("neither UTF-8 nor GB 18030; save it as CSV UTF-8") from None
 
 
-async def _hashed(people: Roster, pin: str) -> str:
+async def _hashed(people: Roster, pin: str) -> HashedPin:
     try:
         return await asyncio.to_thread(people.hash_pin, pin)
     except ValueError as exc:

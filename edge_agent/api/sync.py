@@ -48,6 +48,12 @@ class SyncPlan(BaseModel):
     refused: list[SyncItem]
     cards_unknown: list[str] = Field(description="people whose card number is not known here; enter the card again")
     templates: list[str] = Field(description="templates of the device's own algorithm that it lacks")
+    time_profiles: list[str] = Field(
+        description="schedules that a controller has to keep otherwise than it does", examples=[["2: office"]]
+    )
+    tasks: int | None = Field(description="changes of door modes it will make by itself; null: none to tell")
+    keypads: list[int] = Field(description="readers that will ask for the PIN")
+    clock_wrong_s: float | None = Field(description="by how much the clock it decides by has to be set; null: not")
 
 
 class SyncReport(BaseModel):
@@ -121,6 +127,15 @@ def plan_view(name: str, found: Preview, *, is_kept: bool) -> SyncPlan:
         refused=_items([*plan.refused, *found.templates_refused], by_card=by_card),
         cards_unknown=list(plan.cards_unknown)[:MAX_SHOWN],
         templates=[gift.key for gift in found.templates][:MAX_SHOWN],
+        time_profiles=[
+            f"{profile.number}: {' + '.join(sorted(schedules))}"
+            for schedules, numbers in sorted(plan.times.chains.items(), key=lambda item: item[1])
+            for profile in plan.times.write
+            if profile.number in numbers
+        ][:MAX_SHOWN],
+        tasks=len(plan.settings.tasks) if plan.settings else None,
+        keypads=sorted(plan.settings.keypads) if plan.settings else [],
+        clock_wrong_s=plan.clock.total_seconds() if plan.clock is not None else None,
     )
 
 

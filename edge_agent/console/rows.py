@@ -49,6 +49,7 @@ DOORS = {
     "power_lost": ("断电", "Power lost", "warn", "注意", "Attend"),
     "power_restored": ("恢复供电", "Power back", "ok", "已恢复", "Back"),
     "fire": ("消防", "Fire", "bad", "告警", "Alarm"),
+    "attempts": ("尝试过多", "Too many attempts", "bad", "告警", "Alarm"),
     "link_lost": ("设备失联", "Link lost", "off", "离线", "Offline"),
     "link_restored": ("设备恢复", "Link restored", "ok", "在线", "Online"),
     "security": ("线路安全", "Line security", "bad", "告警", "Alarm"),
@@ -62,6 +63,7 @@ ALARMS = {
     "power": ("断电", "Power lost"),
     "security": ("线路安全", "Line security"),
     "fire": ("消防", "Fire"),
+    "attempts": ("尝试过多", "Too many attempts"),
 }
 OTHERS = {
     "audit.anchored": ("审计链已锚定", "Audit chain anchored"),

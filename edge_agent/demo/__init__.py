@@ -18,6 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from device_drivers.cameras import CameraDriver
+from device_drivers.devices import DeviceConfig
 from edge_agent.agent import Agent
 from edge_agent.api.server import bootstrap_token
 from edge_agent.config import AgentConfig, parse
@@ -27,14 +29,20 @@ from edge_agent.demo.screen import Figures, count_punches
 from edge_agent.demo.site import DemoSite
 
 
-async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool, faces: Path | None = None) -> int:
+async def run(
+    folder: Path, *, api_port: int, seconds: float | None, plain: bool, faces: Path | None = None, webcam: str = ""
+) -> int:
     """Run the demonstration until Ctrl-C, or for `seconds`. Exit status 1 if anything was lost or came twice."""
+    if webcam:
+        await CameraDriver(
+            DeviceConfig("webcam", "camera", webcam), cursor=None
+        ).probe()  # LinkError if it is not there
     folder.mkdir(parents=True, exist_ok=True)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with DemoSite(folder, faces).open() as site:
+    async with DemoSite(folder, faces, webcam).open() as site:
         document = site.configuration(api_port=api_port)
         config: AgentConfig = parse(document, source="demo")
         agent = await Agent.open(config)
@@ -43,7 +51,8 @@ async def run(folder: Path, *, api_port: int, seconds: float | None, plain: bool
         working = asyncio.create_task(agent.run())
         calling: list[asyncio.Task[None]] = []
         acting: list[asyncio.Task[None]] = []
-        figures = Figures(agent, site, before=await agent.database.read(count_punches))
+        before = await agent.database.read(count_punches)
+        figures = Figures(agent, site, before=before, seen=agent.outbox.last_sequence)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await _ready(agent, working)
@@ -95,23 +104,23 @@ async def _put_configuration(agent: Agent, config: AgentConfig) -> None:
         await agent.configuration.apply(config.site, actor="demo", reason="new ports", now=utc_now())
 
 
-async def _screen(stack: contextlib.AsyncExitStack, figures: Figures, *, plain: bool) -> Callable[[], None]:
+async def _screen(stack: contextlib.AsyncExitStack, figures: Figures, *, plain: bool) -> Callable[[list[str]], None]:
     if plain:
-        return lambda: print(figures.line(), flush=True)  # noqa: T201 - this is the output asked for
+        return lambda lines: print(*lines, figures.line(), sep="\n", flush=True)  # noqa: T201 - the output asked for
     live = stack.enter_context(Live(figures.table(), console=Console(), refresh_per_second=4, screen=False))
-    return lambda: live.update(figures.table())
+    return lambda _lines: live.update(figures.table())
 
 
 async def _until(
     stop: asyncio.Event,
     working: asyncio.Task[None],
     figures: Figures,
-    show: Callable[[], None],
+    show: Callable[[list[str]], None],
     seconds: float | None,
 ) -> None:
     while not stop.is_set() and not working.done():
         await figures.measure()
-        show()
+        show(await figures.happened())
         if seconds is not None and time.monotonic() - figures.began >= seconds:
             return
         with contextlib.suppress(TimeoutError):

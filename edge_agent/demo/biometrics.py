@@ -2,7 +2,8 @@
 
 Photographs come from a folder the user names (`Name/photo.jpg`, two or more of each person); without one there
 are no faces and everything else goes on. Fingers are grown here and belong to nobody. The camera is a folder in
-which a link to one photograph stands for the person in front of it.
+which a link to one photograph stands for the person in front of it, or a webcam: then whoever sits there enrols
+with a photograph in the console, and shows their face.
 """
 
 from __future__ import annotations
@@ -59,11 +60,12 @@ def sitters(folder: Path | None) -> list[Sitter]:
 
 
 class DemoBiometrics:
-    def __init__(self, folder: Path, faces: Path | None, news: deque[str], seed: int) -> None:
+    def __init__(self, folder: Path, faces: Path | None, webcam: str, news: deque[str], seed: int) -> None:
         self._news = news
+        self._webcam = webcam
         self._random = random.Random(seed)
         self._camera = folder / "camera"
-        people = sitters(faces)
+        people = [] if webcam else sitters(faces)
         self._known, self._strangers = people[:FACES], people[FACES:]
         self._module = SimulatedModule()
         self._line = ""
@@ -92,21 +94,26 @@ class DemoBiometrics:
         camera = {
             "name": CAMERA,
             "kind": "camera",
-            "address": str(self._camera.resolve()),
+            "address": self._webcam or str(self._camera.resolve()),
             "attendance": False,
             "biometrics": ["face"],
         }
-        return [sensor, camera] if self._known else [sensor]
+        return [sensor, camera] if self._seen else [sensor]
+
+    @property
+    def _seen(self) -> bool:
+        """Whether there is anything that a camera could see."""
+        return bool(self._known or self._webcam)
 
     def point(self) -> dict[str, Any]:
-        """What the capture point gains; somebody presses a button to be looked at."""
-        gained = {"fingerprint": SENSOR, "close_face": False}
-        return {**gained, "camera": CAMERA} if self._known else gained
+        """What the capture point gains; at the folder somebody presses a button to be looked at."""
+        gained = {"fingerprint": SENSOR, "close_face": bool(self._webcam)}
+        return {**gained, "camera": CAMERA} if self._seen else gained
 
     def terms(self) -> dict[str, Any]:
         """The enterprise's instruction: which modalities, on which notice, for how long."""
         modalities: dict[str, Any] = {"fingerprint": {"enabled": True}}
-        if self._known:
+        if self._seen:
             modalities["face"] = {"enabled": True}
         return {
             "modalities": modalities,
@@ -156,23 +163,27 @@ class DemoBiometrics:
             await agent.enrolment.cancel(step.enrolment_id)
 
     async def people_come(self, agent: Agent) -> None:
-        """Somebody looks at the camera or lays a finger on the sensor; now and then a stranger."""
+        """Somebody looks at the camera or lays a finger on the sensor; now and then a stranger.
+
+        Each of the four comes once in the beginning, so that whoever looks on for a minute has seen them.
+        """
         await self.enrol(agent)
+        first = [(False, False), (True, False), (False, True), (True, True)]  # (a face?, a stranger?)
         number = IMPRESSIONS * 2
         while True:
-            await asyncio.sleep(self._random.expovariate(1 / EVERY_S))
-            if self._known and self._random.random() < 0.6:
-                stranger = bool(self._strangers) and self._random.random() < 0.25
-                sitter = self._random.choice(self._strangers if stranger else self._known)
+            face, stranger = first.pop(0) if first else (self._random.random() < 0.6, self._random.random() < 0.25)
+            if face and self._known:
+                sitter = self._random.choice(self._strangers if stranger and self._strangers else self._known)
                 self._stand(self._random.choice(sitter.photos[1:]))
                 agent.entry.look(POINT)
                 await asyncio.sleep(STANDS_S)
             else:
                 number += 1
-                finger = self._random.choice(self._fingers)  # the last of them is nobody's here
+                finger = self._fingers[-1] if stranger else self._random.choice(self._fingers[:FINGERS])
                 await asyncio.to_thread(self._module.place, finger, number)
                 await asyncio.sleep(STANDS_S)
                 self._module.lift()
+            await asyncio.sleep(self._random.expovariate(1 / EVERY_S))
 
     def _stand(self, photo: Path) -> None:
         """Put one person before the camera."""

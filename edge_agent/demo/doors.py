@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections import deque
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -25,8 +24,7 @@ EVERY_S = 2.5
 
 
 class DemoDoors:
-    def __init__(self, zone: str, news: deque[str], seed: int) -> None:
-        self._news = news
+    def __init__(self, zone: str, seed: int) -> None:
         self._random = random.Random(seed)
         tz = ZoneInfo(zone)
         self.controller = SimulatedUhppote(clock=lambda: datetime.now(tz).replace(tzinfo=None))
@@ -81,32 +79,55 @@ class DemoDoors:
         }  # fmt: skip
 
     async def people_come(self) -> None:
-        """Cards at the gate, card and PIN at the server room, now and then a stranger or a door left open."""
+        """Cards at the gate, card and PIN at the server room, now and then a stranger, a wrong PIN or a forced door.
+
+        Each comes once in the beginning, so that whoever looks on for a minute has seen them.
+        """
+        often = [self._gate] * 12 + [self._server_room] * 4 + [self._no_right, self._wrong_pin, self._stranger]
+        first = [self._gate, self._server_room, self._stranger, self._no_right, self._wrong_pin]
+        first += [self._forced, self._held, self._tamper]
         while True:
             await asyncio.sleep(self._random.expovariate(1 / EVERY_S))
-            chance = self._random.random()
-            if chance < 0.6:
-                await self._gate(self._random.choice(PEOPLE))
-            elif chance < 0.85:
-                await self._server_room(self._random.choice(PEOPLE[: SERVER_ROOM * 2]))
-            elif chance < 0.95:
-                self._show(SOUTH_GATE, STRANGER)
-            else:
-                self._news.append("south-gate: 强行开门 forced open")
-                self.controller.forced(SOUTH_GATE)
-                await asyncio.sleep(4)
-                self.controller.door_contact(SOUTH_GATE, is_open=False)
+            await (first.pop(0) if first else self._random.choice([*often, self._forced]))()
 
-    async def _gate(self, person: DemoPerson) -> None:
+    async def _gate(self) -> None:
         before = len(self.controller.opened)
-        self._show(SOUTH_GATE, person.card_number)
+        self._show(SOUTH_GATE, self._random.choice(PEOPLE).card_number)
         await self._walk_through(SOUTH_GATE, before)
 
-    async def _server_room(self, person: DemoPerson) -> None:
+    async def _server_room(self) -> None:
+        person = self._random.choice(PEOPLE[:SERVER_ROOM])
+        await self._card_and_pin(person, person.pin)
+
+    async def _wrong_pin(self) -> None:
+        await self._card_and_pin(PEOPLE[0], "0000")
+
+    async def _no_right(self) -> None:
+        self._show(SERVER_DOOR, PEOPLE[-1].card_number)
+
+    async def _stranger(self) -> None:
+        self._show(SOUTH_GATE, STRANGER)
+
+    async def _forced(self) -> None:
+        self.controller.forced(SOUTH_GATE)
+        await asyncio.sleep(4)
+        self.controller.door_contact(SOUTH_GATE, is_open=False)
+
+    async def _held(self) -> None:
+        self.controller.held(SOUTH_GATE)
+        await asyncio.sleep(4)
+        self.controller.door_contact(SOUTH_GATE, is_open=False)
+
+    async def _tamper(self) -> None:
+        self.readers[SOUTH_GATE].tamper(on=True)
+        await asyncio.sleep(4)
+        self.readers[SOUTH_GATE].tamper(on=False)
+
+    async def _card_and_pin(self, person: DemoPerson, pin: str) -> None:
         before = len(self.controller.opened)
         self._show(SERVER_DOOR, person.card_number)
         await asyncio.sleep(0.6)
-        self.readers[SERVER_DOOR].press(person.pin + "#")
+        self.readers[SERVER_DOOR].press(pin + "#")
         await self._walk_through(SERVER_DOOR, before)
 
     async def _walk_through(self, door: int, before: int) -> None:

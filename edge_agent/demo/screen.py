@@ -1,4 +1,4 @@
-"""What the demonstration shows: a live table, or one plain line a second."""
+"""What the demonstration shows: a live table, or plain lines; with each entry, refusal and alarm as it happens."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_agent.agent import Agent
+from edge_agent.console.views import shown_rows
 from edge_agent.database import utc_now
 from edge_agent.demo.site import DemoSite
 from edge_agent.supervise import LinkState
 
+SHOWN = ("access.", "door.duress", "door.forced", "door.held", "door.tamper", "device.link")
 HEADINGS = ("设备 Device", "状态 State", "地址 Address", "型号 Model", "事件 Events", "时钟差 Clock", "说明 Note")
 
 
@@ -36,6 +38,8 @@ class Figures:
     collected: int = 0
     punches: int = 0
     repeats: int = 0
+    seen: int = 0  # sequence of the last event looked at; what an earlier demonstration left is not shown
+    doors: deque[str] = field(default_factory=lambda: deque(maxlen=8))
 
     async def measure(self) -> None:
         books = {ledger.sink: ledger for ledger in await self.agent.outbox.stats()}
@@ -46,6 +50,18 @@ class Figures:
         self.collected, self.repeats = tally.events, tally.repeats
         self.punches = await self.agent.database.read(count_punches) - self.before
         self.samples.append((time.monotonic(), self.punches))
+
+    async def happened(self) -> list[str]:
+        """What came at the doors since the last look, a line each."""
+        gateway = self.agent.gateway()
+        found = await self.agent.outbox.events(after=self.seen, limit=500)
+        if found:
+            self.seen = found[-1].sequence
+        chosen = [stored for stored in found if stored.event.type.startswith(SHOWN)]
+        rows = await shown_rows(gateway, chosen, lambda zh, en: f"{zh} {en}")
+        lines = [" | ".join((row["time"], row["what"], row["how"], row["who"], row["result"])) for row in rows]
+        self.doors.extend(lines)
+        return lines
 
     @property
     def punches_per_s(self) -> float:
@@ -100,11 +116,13 @@ class Figures:
             f"[b]{self.collected:,}[/]\n上游收到 upstream holds",
         )
         news = Text("\n".join(self.site.news) or "…", style="dim")
+        doors = Text("\n".join(self.doors) or "…")
         where = Text(self.welcome(), overflow="fold")
         return Group(
             Panel(where, title="edge-agent demo", border_style="dim"),
             Panel(devices, title="设备 devices", border_style="dim"),
             Panel(totals, title="打卡从终端到上游 punches from terminal to upstream", border_style="dim"),
+            Panel(doors, title="门 doors: 通行、拒绝、告警 entries, refusals, alarms", border_style="dim"),
             Panel(news, title="故障 faults now and then", border_style="dim"),
             Text("Ctrl-C 结束 ends it", style="dim"),
         )

@@ -55,6 +55,7 @@ class DemoSite:
 
     folder: Path
     faces: Path | None = None  # Name/photo.jpg
+    webcam: str = ""  # a USB camera in place of the folder
     terminals: dict[str, SimulatedZkTerminal] = field(default_factory=dict)
     adms: list[SimulatedAdms] = field(default_factory=list)  # the first is approved, the second asks to join
     isapi: SimulatedIsapi = field(default_factory=SimulatedIsapi)
@@ -86,9 +87,9 @@ class DemoSite:
                     terminal.add_user(str(person.number), name=person.name)
                 await stack.enter_async_context(terminal)
                 self.terminals[f"{name}-{transport}"] = terminal
-            self.doors = DemoDoors(ZONE, self.news, seed=11)
+            self.doors = DemoDoors(ZONE, seed=11)
             await stack.enter_async_context(self.doors.open())
-            self.biometrics = DemoBiometrics(self.folder, self.faces, self.news, seed=13)
+            self.biometrics = DemoBiometrics(self.folder, self.faces, self.webcam, self.news, seed=13)
             await stack.enter_async_context(self.biometrics.open())
             await stack.enter_async_context(self.isapi.running())
             stack.callback(self.collector.close)

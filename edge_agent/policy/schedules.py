@@ -144,6 +144,14 @@ class Schedule(_Model):
         kind = calendar.kind(day)
         return self.weekly.get(calendar.weekday(day), ()) if kind is None else self.holidays.get(kind, ())
 
+    def spans_on(self, day: date, calendar: Calendar) -> Iterator[tuple[int, int]]:
+        """[start, end) in minutes of this day's wall clock, with what runs on from the day before."""
+        for begun, shift in ((day, 0), (day - timedelta(days=1), DAY_MINUTES)):
+            for interval in self._of(begun, calendar):
+                start, end = max(interval.start - shift, 0), min(interval.end - shift, DAY_MINUTES)
+                if start < end:
+                    yield start, end
+
     def _running(self, local: datetime, calendar: Calendar) -> Iterator[tuple[date, Interval]]:
         minute = local.hour * 60 + local.minute
         for day, shift in ((local.date(), 0), (local.date() - timedelta(days=1), DAY_MINUTES)):

@@ -15,6 +15,8 @@ from edge_agent.presence import LastPunch, Presence
 from templates_store.template import SubjectId
 from tests.flows.site import RULES, START, Site, site
 
+LONG_AGO = START - timedelta(days=1)
+
 ANN, BOB = SubjectId("ann"), SubjectId("bob")
 
 
@@ -34,7 +36,7 @@ def granted(s: Site, subject: SubjectId = ANN, *, direction: Direction = Directi
 def test_a_reservation_counts_at_once_and_is_taken_back_whole(s: Site) -> None:
     undo = s.presence.reserve(granted(s), s.rules, opener=True)
     assert s.presence.whereabouts(ANN) == Whereabouts("hall", START, "front")
-    assert s.presence.occupancy("hall", START) == 1
+    assert s.presence.occupancy("hall", after=LONG_AGO) == 1
     assert s.presence.open_or_released("front", START)
     assert s.presence.last_opener("front") == START
     undo()
@@ -47,7 +49,7 @@ def test_taking_back_restores_what_was_there_before(s: Site) -> None:
     s.presence.reserve(granted(s), s.rules, opener=False)
     s.clock.move(minutes=1)
     undo = s.presence.reserve(granted(s, direction=Direction.OUT), s.rules, opener=False)
-    assert s.presence.occupancy("hall", s.clock.now()) == 0
+    assert s.presence.occupancy("hall", after=LONG_AGO) == 0
     undo()
     assert s.presence.whereabouts(ANN) == Whereabouts("hall", START, "front")
 
@@ -100,6 +102,18 @@ def test_a_door_counts_as_released_until_it_closes(s: Site) -> None:
     assert not s.presence.open_or_released("front", START)
 
 
+def test_who_left_unseen_fills_a_zone_for_its_memory_and_no_longer(s: Site) -> None:
+    s.set_rules({**RULES, "zones": [{"name": "hall", "capacity": 1, "memory_hours": 1}]})
+    s.presence.reserve(granted(s), s.rules, opener=False)
+    bob = Request("front", Direction.IN, Person(SubjectId("bob"), frozenset({"staff"})), frozenset({Factor.CARD}))
+    s.presence.closed("front")
+    answers = []
+    for minutes in (1, 60):
+        s.clock.move(minutes=minutes)
+        answers.append(isinstance(decide(bob, s.rules, s.presence, s.clock.now()), Granted))
+    assert answers == [False, True]
+
+
 def test_forgetting_somebody_leaves_the_others(s: Site) -> None:
     for person in (ANN, BOB):
         s.presence.reserve(granted(s, person), s.rules, opener=False)
@@ -111,5 +125,5 @@ def test_forgetting_somebody_leaves_the_others(s: Site) -> None:
     assert s.presence.last_punch(ANN) is None
     assert s.presence.first_of_two("front") is None
     assert s.presence.attempts("person:ann/pin") == Attempts()
-    assert s.presence.occupancy("hall", START) == 1
+    assert s.presence.occupancy("hall", after=LONG_AGO) == 1
     assert s.presence.attempts("person:bob/pin") == Attempts(1, 1, START)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
 
+from edge_agent.database import SCHEMA
 from edge_agent.roster import Person, Roster, RowError, Taken, new_subject, read_csv
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -23,10 +23,10 @@ def roster() -> Roster:
 
 @pytest.fixture
 def connection() -> Iterator[sqlite3.Connection]:
-    schema = Path(__file__).resolve().parents[2] / "edge_agent" / "schema" / "0001_spine.sql"
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.execute("PRAGMA foreign_keys=ON")
-    connection.executescript(schema.read_text("utf-8"))
+    for script in sorted(SCHEMA.glob("*.sql")):
+        connection.executescript(script.read_text("utf-8"))
     yield connection
     connection.close()
 
@@ -158,7 +158,7 @@ def test_pins_hashed_beforehand_are_used(roster: Roster, connection: sqlite3.Con
     ready = roster.hash_pin("4711")
     rows = [{"name": "x", "subject": "s1", "pin": "4711"}]
     roster.take(connection, rows, now=NOW, pin_hashes={"4711": ready})
-    assert roster.pin_hash(connection, "s1") == ready
+    assert roster.pin_hash(connection, "s1") == ready.hash
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])

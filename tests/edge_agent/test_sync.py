@@ -1,17 +1,31 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_drivers.devices import Capabilities, DeviceUser, Feature, ItemResult
+from device_drivers.devices import (
+    Capabilities,
+    DeviceUser,
+    DoorMode,
+    DoorTask,
+    Feature,
+    ItemResult,
+    TimeProfile,
+)
+from device_drivers.errors import DeviceRefused
 from edge_agent.credentials import Rights
 from edge_agent.delivery.event import utc_text
-from edge_agent.sync import Plan, Sync, Wanted, compare, differences
-from tests.flows.site import LINK_GONE, RULES, Site, Terminal, site
+from edge_agent.policy import access
+from edge_agent.presence import Order
+from edge_agent.sync import Sync
+from edge_agent.sync_compare import Plan, Wanted, compare, differences
+from edge_agent.sync_wanted import Desired
+from tests.flows.site import LINK_GONE, RULES, START, Site, Terminal, site
 
 TERMINAL = Capabilities(frozenset({Feature.USERS, Feature.CARDS, Feature.PINS}))
 CONTROLLER = Capabilities(frozenset({Feature.USERS, Feature.CARDS, Feature.SCHEDULES}), doors=4)
@@ -85,9 +99,15 @@ def sync_of(s: Site) -> Sync:
     return Sync(
         database=s.database,
         roster=s.roster,
+        desired=Desired(
+            roster=s.roster,
+            open_card=lambda sealed: sealed.decode(),
+            open_pin=lambda sealed: sealed.decode(),
+            ordered=lambda door: s.doors.presence.order(door, s.clock.now()) is not None,
+            now=s.clock.now,
+        ),
         rules=lambda: s.rules,
         driver=s.devices.get,
-        open_card=lambda sealed: sealed.decode(),
         now=s.clock.now,
     )
 
@@ -146,7 +166,7 @@ async def test_one_bad_item_or_a_broken_link_is_reported_and_the_next_plan_goes_
     assert len((await sync.plan("zk-1", by_card=False)).add) == 1
 
 
-async def test_a_controller_gets_a_card_only_for_doors_and_times_it_can_keep(s: Site) -> None:
+async def test_a_panel_without_profiles_of_ours_gets_a_card_only_for_times_named_by_hand(s: Site) -> None:
     s.devices["panel"] = panel = Controller("panel")
     s.set_rules(
         {
@@ -171,6 +191,249 @@ async def test_a_controller_gets_a_card_only_for_doors_and_times_it_can_keep(s: 
     assert set(panel.people) == {"1111", "2222"}
     await s.credentials.set_rights(["ann"], Rights(groups=("staff",), enabled=False))  # type: ignore[list-item]
     assert (await sync.plan("panel", by_card=True, profiles={"hours": 29})).remove == ("1111",)
+
+
+class TimedController(Controller):
+    """Keeps times and asks for PINs, as a UHPPOTE does."""
+
+    def __init__(self, name: str = "panel") -> None:
+        super().__init__(name)
+        self.kept: dict[int, TimeProfile] = {}
+        self.tasks: list[DoorTask] = []
+        self.keypads: set[int] = set()
+        self.orders: list[str] = []
+        self.shows = START.replace(tzinfo=None)
+        self.refuses_profiles = False
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(CONTROLLER.features | {Feature.PINS, Feature.KEYPAD}, doors=4)
+
+    async def get_time(self) -> datetime:
+        return self.shows
+
+    async def set_time(self, device_time: datetime) -> None:
+        self.orders.append("clock")
+        self.shows = device_time
+
+    async def time_profiles(self) -> list[TimeProfile]:
+        return [self.kept[n] for n in sorted(self.kept)]
+
+    async def set_time_profile(self, profile: TimeProfile) -> None:
+        self.orders.append(f"profile {profile.number}")
+        if self.refuses_profiles:
+            raise DeviceRefused("no")
+        self.kept[profile.number] = profile
+
+    async def set_tasks(self, tasks: Sequence[DoorTask]) -> None:
+        self.orders.append("tasks")
+        self.tasks = list(tasks)
+
+    async def activate_keypads(self, readers: Collection[int]) -> None:
+        self.orders.append("keypads")
+        self.keypads = set(readers)
+
+    async def upsert_users(self, users: Any) -> list[ItemResult]:
+        self.orders.append("cards")
+        return await super().upsert_users(users)
+
+
+def doors(*more: dict[str, Any], **front: Any) -> dict[str, Any]:
+    """The front door and others at one controller; staff by day, guards at any time."""
+    named = [{"name": "front", "device": "panel", **front}, *more]
+    both = [each["name"] for each in named]
+    return {
+        **RULES,
+        "doors": named,
+        "groups": [
+            {"name": "staff", "grants": [{"doors": ["front"], "schedule": "hours"}]},
+            {"name": "guards", "grants": [{"doors": both}]},
+        ],
+    }
+
+
+BACK = {"name": "back", "device": "panel", "relay": 2}
+BY_DAY = TimeProfile(2, frozenset(range(5)), ((time(8), time(18)),))
+
+
+async def with_card(s: Site, subject: str, card: str, **more: Any) -> None:
+    rights = Rights(groups=more.pop("groups", ("staff",)))
+    await s.add(subject, card=card, rights=rights, **more)
+    await give_card(s, card)
+
+
+async def give_pin(s: Site, subject: str, pin: str) -> None:
+    await s.database.write(lambda c: c.execute("INSERT INTO sealed_pins VALUES (?, ?)", (subject, pin.encode())))
+
+
+async def brought(s: Site, sync: Sync, device: str = "panel") -> Plan:
+    made = await sync.plan(device, by_card=True)
+    report = await sync.apply(device, made, by_card=True)
+    assert report.interrupted == ""
+    return made
+
+
+async def test_schedules_become_time_profiles_of_the_controller_written_before_the_cards(s: Site) -> None:
+    s.devices["panel"] = panel = TimedController()
+    s.set_rules(doors(BACK))
+    await with_card(s, "ann", "1111")
+    await with_card(s, "bob", "2222", groups=("staff", "guards"))
+    sync = sync_of(s)
+    made = await sync.plan("panel", by_card=True)
+    assert (made.times.write, panel.kept, made.steps) == ((BY_DAY,), {}, 4)  # a dry run
+    await brought(s, sync)
+    assert panel.orders == ["profile 2", "keypads", "tasks", "cards"]
+    assert panel.kept == {2: BY_DAY}
+    assert {card: (u.doors, u.schedule) for card, u in panel.people.items()} == {
+        "1111": ((1,), 2), "2222": ((1, 2), None),
+    }  # fmt: skip
+    assert (await sync.plan("panel", by_card=True)).empty
+    s.set_rules({**doors(BACK), "schedules": {"hours": {"weekly": {"mon-fri": ["09:00-17:00"]}}}})
+    later = await brought(s, sync)
+    assert (later.change, panel.kept[2].spans) == ((), ((time(9), time(17)),))
+    panel.kept.clear()  # somebody reset it
+    assert [p.number for p in (await sync.plan("panel", by_card=True)).times.write] == [2]
+
+
+async def test_one_card_has_other_times_at_each_door(s: Site) -> None:
+    s.devices["panel"] = panel = TimedController()
+    rules = doors(BACK)
+    rules["schedules"]["late"] = {"weekly": {"daily": ["20:00-22:00"]}}
+    rules["groups"][0]["grants"].append({"doors": ["back"], "schedule": "late"})
+    s.set_rules(rules)
+    await with_card(s, "ann", "1111")
+    await brought(s, sync_of(s))
+    assert panel.people["1111"].door_schedules == ((1, 2), (2, 3))
+
+
+async def test_a_profile_that_the_controller_refuses_keeps_away_those_who_need_it_and_nobody_else(s: Site) -> None:
+    s.devices["panel"] = panel = TimedController()
+    panel.refuses_profiles = True
+    s.set_rules(doors(BACK))
+    await with_card(s, "ann", "1111")
+    await with_card(s, "bob", "2222", groups=("guards",))
+    sync = sync_of(s)
+    report = await sync.apply("panel", await sync.plan("panel", by_card=True), by_card=True)
+    assert [(r.key, r.ok) for r in report.failed] == [("profile:2", False), ("1111", False)]
+    assert set(panel.people) == {"2222"}
+    panel.refuses_profiles = False
+    await brought(s, sync)
+    assert set(panel.people) == {"1111", "2222"}
+
+
+async def test_a_door_that_asks_for_a_pin_gets_keypad_and_pins_and_nobody_without_one(s: Site) -> None:
+    s.devices["panel"] = panel = TimedController()
+    s.set_rules(doors(BACK, verify=[["card", "pin"]]))
+    for subject, card, pin in (("ann", "1111", "4711"), ("bob", "2222", ""), ("cat", "3333", "0123")):
+        await with_card(s, subject, card, pin=pin, groups=("guards",))
+    await with_card(s, "dan", "4444", pin="5678", groups=("guards",))
+    await give_pin(s, "ann", "4711")
+    await give_pin(s, "cat", "0123")
+    made = await brought(s, sync_of(s))
+    assert panel.keypads == {1}
+    assert {card: (u.doors, u.pin) for card, u in panel.people.items()} == {
+        "1111": ((1, 2), "4711"), "2222": ((2,), ""), "3333": ((2,), ""), "4444": ((2,), ""),
+    }  # fmt: skip
+    assert {r.key: r.reason.partition(": ")[2][:20] for r in made.refused} == {
+        "bob": "the door asks for a ", "cat": "the controller keeps", "dan": "the PIN is not known",
+    }  # fmt: skip
+
+
+async def test_a_pin_that_was_taken_off_at_the_controller_comes_back(s: Site) -> None:
+    s.devices["panel"] = panel = TimedController()
+    s.set_rules(doors(verify=[["card", "pin"]]))
+    await with_card(s, "ann", "1111", pin="4711")
+    await give_pin(s, "ann", "4711")
+    sync = sync_of(s)
+    await brought(s, sync)
+    panel.people["1111"] = replace(panel.people["1111"], pin="")
+    [change] = (await sync.plan("panel", by_card=True)).change
+    assert (change.fields, change.user.pin) == (("pin",), "4711")
+
+
+@pytest.mark.parametrize(
+    "front", [{"verify": [["card", "face"]]}, {"two_person": True}, {"interlock": ["back"]}, {"first_card": "hours"}]
+)
+async def test_a_door_whose_rules_the_controller_cannot_check_is_told_and_not_given_away(
+    s: Site, front: dict[str, Any]
+) -> None:
+    s.devices["panel"] = panel = TimedController()
+    s.set_rules(doors(BACK, **front))
+    await with_card(s, "ann", "1111")
+    made = await brought(s, sync_of(s))
+    assert ("front", False) in {(r.key, r.ok) for r in made.refused}
+    assert panel.people == {}
+
+
+async def test_modes_by_schedule_become_tasks_that_no_order_is_undone_by(s: Site) -> None:
+    s.devices["panel"] = panel = TimedController()
+    s.set_rules(doors(mode_times=[{"schedule": "hours", "mode": "unlocked"}], verify=[["face"]]))
+    sync = sync_of(s)
+    await brought(s, sync)
+    assert {(task.door, task.at.hour, task.mode) for task in panel.tasks if 0 in task.weekdays} == {
+        (1, 0, DoorMode.CONTROLLED), (1, 8, DoorMode.UNLOCKED), (1, 18, DoorMode.CONTROLLED),
+    }  # fmt: skip
+    assert (await sync.plan("panel", by_card=True)).settings is None
+    s.doors.presence.give_order("front", Order(access.DoorMode.LOCKDOWN, None, "li"))
+    await brought(s, sync)
+    assert panel.tasks == []
+    s.doors.presence.give_order("front", None)
+    s.devices["panel"] = other = TimedController()  # the same controller, connected anew
+    await brought(s, sync)
+    assert len(other.tasks) == 4
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "valid_until", "expected"),
+    [
+        (None, None, (None, None)),
+        ("2026-11-20 00:00", "2026-12-31 00:00", ("2026-11-20", "2026-12-30")),
+        ("2026-11-25 09:00", "2026-12-01 17:00", ("2026-11-26", "2026-11-30")),
+        ("2026-11-23 09:00", "2026-11-23 17:00", ("2026-11-23", "2026-11-23")),  # holds now
+        ("2026-11-24 09:00", "2026-11-24 17:00", None),  # tomorrow: when it holds, it is written
+        ("2026-11-23 12:00", "2026-11-23 17:00", None),
+    ],
+)
+async def test_validity_on_a_controller_goes_by_days_and_none_is_added(
+    s: Site, valid_from: str | None, valid_until: str | None, expected: tuple[str | None, str | None] | None
+) -> None:
+    s.devices["panel"] = TimedController()
+    s.set_rules(doors())
+    await with_card(s, "ann", "1111")
+    rows = [utc_text(datetime.fromisoformat(f"{at}+08:00")) if at else None for at in (valid_from, valid_until)]
+    await s.database.write(lambda c: c.execute("UPDATE people SET valid_from = ?, valid_until = ?", rows))
+    made = (await sync_of(s).plan("panel", by_card=True)).add
+    found = [tuple(at and f"{at:%Y-%m-%d}" for at in (u.valid_from, u.valid_until)) for u in made]
+    assert found == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(("wrong", "orders"), [(-6, ["clock"]), (5, []), (3600, ["clock"])])
+async def test_the_clock_that_a_controller_decides_by_is_set_before_anything_else(
+    s: Site, wrong: int, orders: list[str]
+) -> None:
+    s.devices["panel"] = panel = TimedController()
+    panel.shows += timedelta(seconds=wrong)
+    sync = sync_of(s)
+    assert ((await sync.plan("panel", by_card=True)).clock is not None) is bool(orders)
+    await brought(s, sync)
+    assert panel.orders == [*orders, "keypads", "tasks"]
+    assert abs(panel.shows - START.replace(tzinfo=None)) <= timedelta(seconds=5)
+
+
+async def test_clocks_are_compared_when_summer_time_begins(s: Site) -> None:
+    s.set_rules(RULES, zone="Europe/Berlin")
+    s.clock.at = datetime(2026, 3, 28, 23, 30, 7, tzinfo=UTC)  # half past midnight, the night of the change
+    assert await sync_of(s).next_change() == datetime(2026, 3, 29, 1, tzinfo=UTC)
+
+
+async def test_everything_is_compared_anew_when_somebodys_validity_ends_and_at_midnight(s: Site) -> None:
+    s.set_rules(RULES)
+    sync = sync_of(s)
+    midnight = datetime(2026, 11, 23, 16, tzinfo=UTC)
+    assert await sync.next_change() == midnight
+    await s.add("ann", valid_until=s.clock.at + timedelta(hours=2))
+    assert await sync.next_change() == s.clock.at + timedelta(hours=2)
+    s.clock.move(hours=3)
+    assert await sync.next_change() == midnight
 
 
 async def test_a_device_that_is_away_or_keeps_nobody_is_named(s: Site) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime, time
 
 import pytest
 
-from device_drivers.devices import DeviceConfig, DeviceUser, Identity, ItemResult
+from device_drivers.devices import DeviceConfig, DeviceUser, DoorMode, DoorTask, Identity, ItemResult, TimeProfile
 from device_drivers.errors import AuthenticationFailed, DeviceError, LinkError, Unsupported
 from edge_agent.wiping import Wiped, wipe
 
@@ -52,6 +53,34 @@ class Module(Terminal):
 
     async def template_count(self) -> int:
         return self.slots
+
+
+class Controller(Terminal):
+    """Decides alone, by tasks it was given."""
+
+    config = CONFIG
+    tasks: Sequence[DoorTask] = (DoorTask(1, time(8), DoorMode.UNLOCKED, frozenset(range(7))),)
+
+    async def get_time(self) -> datetime:
+        raise NotImplementedError
+
+    async def set_time(self, device_time: datetime) -> None: ...
+
+    async def time_profiles(self) -> list[TimeProfile]:
+        return []
+
+    async def set_time_profile(self, profile: TimeProfile) -> None: ...
+
+    async def set_tasks(self, tasks: Sequence[DoorTask]) -> None:
+        self.tasks = tasks
+
+    async def activate_keypads(self, readers: Collection[int]) -> None: ...
+
+
+async def test_a_wiped_controller_unlocks_no_door_by_a_schedule_of_ours() -> None:
+    controller = Controller("1", "2")
+    assert await wipe(CONFIG, make=lambda _: controller) == Wiped("wiped", 2)
+    assert list(controller.tasks) == []
 
 
 class Lens:

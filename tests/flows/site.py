@@ -432,7 +432,7 @@ class Site:
         rights: Rights | None = None,
         valid_until: datetime | None = None,
     ) -> SubjectId:
-        hashed = self.roster.hash_pin(pin) if pin else ""
+        hashed = self.roster.hash_pin(pin) if pin else None
 
         def work(connection: Any) -> None:
             now = self.clock.now()

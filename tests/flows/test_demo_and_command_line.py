@@ -34,6 +34,11 @@ class Demo:
                 return line
         raise AssertionError(f"the demonstration ended without {words!r}:\n" + "".join(self.lines[-40:]))
 
+    def saw(self, *words: str) -> None:
+        """Some line holds all of `words`, among those read already or those to come."""
+        while not any(all(word in line for word in words) for line in self.lines):
+            self.until(words[0])
+
     def command(self, *words: str, status: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "edge_agent", *words, "--data", str(self.folder)],
@@ -76,6 +81,37 @@ def test_it_says_where_the_console_is_and_how_to_get_in(demo: Demo) -> None:
     assert "https://127.0.0.1:" in welcome
     assert "one-time token" in welcome
     assert "SHA-256" in welcome
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("south-gate", "卡片 Card", "已开门 Opened"),
+        ("south-gate", "指纹 Finger", "已开门 Opened"),
+        ("server-room", "组合验证 Combined", "已开门 Opened"),
+        ("south-gate", "未识别 Not recognised"),
+        ("server-room", "没有权限 No permission"),
+        ("server-room", "验证未通过 Not verified"),
+        ("强行开门", "告警 Alarm"),
+        ("超时未关", "告警 Alarm"),
+        ("防拆", "告警 Alarm"),
+    ],
+    ids=" ".join,
+)
+def test_every_way_through_a_door_every_refusal_and_every_alarm_is_a_line(demo: Demo, words: tuple[str, ...]) -> None:
+    demo.saw(*words)
+
+
+def test_a_webcam_that_is_not_there_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent", "demo", "--webcam", "250", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "/dev/video250" in done.stderr
 
 
 def test_status_and_devices_speak_to_machines(demo: Demo) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from device_drivers import devices
 from device_drivers.devices import Feedback
 from edge_agent import sensing
 from edge_agent.credentials import Rights
+from edge_agent.doors import alarms
 from edge_agent.matching.outcomes import PadState
 from edge_agent.matching.pad import Turn, TurnChallenge
 from edge_agent.matching.quality import Face
@@ -181,7 +183,29 @@ async def test_after_five_wrong_pins_the_right_one_waits_half_a_minute(tmp_path:
             assert (await s.passage()).reason == "not_verified"
         await s.keys("42*4711")
         assert (await s.passage()).reason == "try_later"
+        [alarm] = await s.database.read(alarms)
+        assert (alarm.kind, alarm.place, alarm.cleared_at) == ("attempts", "person:ann/pin", None)
+        [told] = await s.events("access.attempts")
+        assert (told.event.subject, told.event.data["count"], told.event.data["door"]) == ("ann", 5, "front")
         s.clock.move(seconds=30)
+        await s.keys("42*4711")
+        assert (await s.passage()).granted
+        assert [a.cleared_at for a in await s.database.read(alarms)] == [s.clock.now()]
+
+
+@pytest.mark.parametrize(
+    "keys", ["42*' OR '1'='1", "' OR 1=1 --*4711", "42*" + "9" * 500, "42*4711; DROP TABLE pins", "*", "42*"]
+)
+async def test_a_pin_that_can_be_none_opens_nothing_and_is_one_refusal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, keys: str
+) -> None:
+    async with site(tmp_path, with_door(verify=[["pin"]])) as s:
+        await s.add("ann", number="42", pin="4711")
+        await s.keys(keys)
+        assert (await s.passage()).reason in ("not_verified", "unknown")
+        assert s.panel.opened == []
+        assert [e.event.type for e in await s.events("access.")] == ["access.denied"]
+        assert keys not in caplog.text
         await s.keys("42*4711")
         assert (await s.passage()).granted
 
@@ -321,7 +345,7 @@ async def test_two_people_open_together_and_one_alone_waits(tmp_path: Path) -> N
         assert (await s.passage()).granted
         [event] = await s.events("access.granted")
         assert (event.event.subject, event.event.data["companion"]) == ("bob", "ann")
-        assert s.presence.occupancy("hall", s.clock.now()) == 2
+        assert s.presence.occupancy("hall", after=s.clock.now() - timedelta(hours=1)) == 2
         await s.card("2222")
         assert (await s.passage()).reason == "second_person"
 

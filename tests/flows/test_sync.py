@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.flows.agent_site import (
     BOB,
     CARDS,
     FACILITY,
+    PIN,
     AgentSite,
     acts,
     agent_site,
@@ -117,6 +119,63 @@ async def test_a_controller_decides_alone_with_the_cards_it_was_given(tmp_path: 
         assert s.controller.swipe(SHOWN[ANN], 1).granted  # nobody else is there
         assert not s.controller.swipe(SHOWN[ANN], 2).granted
         assert not s.controller.swipe(SHOWN[BOB], 1).granted
+
+
+async def test_a_controller_goes_on_alone_with_times_pins_and_modes(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s:
+        site = kept(s.site("controller", "reader"), "controller")
+        access = site["access"]
+        access["calendar"] = {"holidays": {"2027-01-01": "public"}}
+        access["schedules"] = {
+            "hours": {"weekly": {"mon-fri": ["08:00-18:00"]}},
+            "lunch": {"weekly": {"mon-fri": ["12:00-13:00"]}},
+        }
+        door = next(door for door in access["doors"] if door["device"] == "controller")
+        door |= {"verify": [["card", "pin"]], "mode_times": [{"schedule": "lunch", "mode": "unlocked"}]}
+        access["groups"] = [{"name": "staff", "grants": [{"doors": [door["name"]], "schedule": "hours"}]}]
+        async with s.running(site) as agent:
+            await online(agent)
+            await people(agent)
+            await until(lambda: set(s.controller.cards) == {SHOWN[ANN]})
+            await settled(agent, "controller")
+            failed = agent.sync.standing("controller").report
+            assert failed is not None
+            assert [(r.key, "has none" in r.reason) for r in failed.failed] == [(BOB, True)]
+
+        def swiped_at(day: int, hour: int, pin: str = PIN) -> tuple[bool, int]:
+            moment = datetime(2026, 12, 28, hour, 30) + timedelta(days=day)  # a Monday  # noqa: DTZ001
+            s.controller.drift += moment - s.controller.now()
+            entry = s.controller.swipe(SHOWN[ANN], door["relay"], pin=int(pin))
+            return entry.granted, entry.reason
+
+        assert swiped_at(0, 9) == (True, 1)  # nobody else is there
+        assert swiped_at(0, 9, pin="1111") == (False, 7)
+        assert swiped_at(0, 19) == (False, 15)
+        assert swiped_at(3, 9) == (True, 1)
+        assert swiped_at(4, 9) == (False, 15)  # the holiday
+        assert swiped_at(7, 9) == (True, 1)
+        modes = {}
+        for hour in (11, 12, 13):
+            s.controller.drift += datetime(2027, 1, 4, hour, 0, 30) - s.controller.now()  # noqa: DTZ001
+            s.controller.tick()
+            modes[hour] = s.controller.doors[door["relay"]].mode
+        assert modes == {11: 3, 12: 1, 13: 3}
+
+
+async def test_pins_are_kept_only_while_a_controller_asks_for_them(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s:
+        site = kept(s.site("controller", "reader"), "controller")
+        for door in site["access"]["doors"]:
+            door["verify"] = [["card", "pin"]]
+        async with s.running(site) as agent:
+            await online(agent)
+            await people(agent)
+            rows = "SELECT count(*) FROM sealed_pins"
+            assert await agent.database.read(lambda c: c.execute(rows).fetchone()) == (1,)
+            gone = asyncio.Event()
+            agent.database.watch(lambda c: c.execute(rows).fetchone()[0], lambda left: gone.set() if not left else None)
+            await apply(agent, kept(s.site("controller", "reader"), "controller"))
+            await asyncio.wait_for(gone.wait(), 20)
 
 
 async def test_card_numbers_are_kept_only_while_a_device_needs_them(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def one_input(data: bytes) -> None:
         elif code == 0x20:
             decode.event(packet)
         elif code == 0x98:
-            decode.get_time_profile_response(packet)
+            messages.time_profile(decode.get_time_profile_response(packet))
         elif code == 0x94:
             decode.get_controller_response(packet)
         elif code == 0x32:

@@ -19,7 +19,7 @@ from device_drivers.simulated.osdp import SimulatedBus, SimulatedReader
 from device_drivers.wiegand import encode
 from tests.device_drivers.recorded import Recorded
 
-KEYS = {1: bytes(range(1, 17)), 2: bytes(range(2, 18))}
+KEYS = {address: bytes(range(address, address + 16)) for address in range(1, 9)}
 CARD = encode("H10301", facility=99, number=999)
 VALUE = str(99 << 16 | 999)
 
@@ -84,6 +84,56 @@ async def test_cards_and_pins_of_two_readers_arrive_over_secure_channels(tcp: bo
         KeysPressed("line", 2, "1234"),
     ]
     assert sorted(record.events, key=str) == sorted(expected, key=str)
+
+
+FORMATS = {
+    "H10301": ("wiegand-26", 99, 999),
+    "H10306": ("wiegand-34", 4711, 65535),
+    "C1000": ("wiegand-35", 4095, 1_000_000),
+    "H10302": ("wiegand-37", None, 500_000),
+}
+
+
+async def test_eight_readers_on_one_line_each_read_their_own_card() -> None:
+    readers = [SimulatedReader(address, key=KEYS[address]) for address in KEYS]
+    keys = list(FORMATS) * 2
+    async with line(*readers) as (_, driver, record):
+        await within(30, driver._until(lambda: all(r.secure for r in driver._readers), 30))
+        for reader, key in zip(readers, keys, strict=True):
+            _, facility, number = FORMATS[key]
+            reader.show_card(encode(key, facility=facility or 0, number=number))
+        await record.until(lambda events: len(events) == 8, timeout_s=30)
+    read = {event.reader: event for event in record.events if isinstance(event, CardRead)}
+    assert {n: (card.card_format, card.facility) for n, card in read.items()} == {
+        reader.address: FORMATS[key][:2] for reader, key in zip(readers, keys, strict=True)
+    }
+    assert [len(read[n].bits) for n in (1, 2, 3, 4)] == [26, 34, 35, 37]
+
+
+async def test_a_command_that_is_not_answered_is_sent_again_byte_for_byte() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_, driver, record):
+        await within(5, driver._until(lambda: driver._readers[0].secure, 5))
+        decoder, direct = Decoder(), reader.arrived
+        seen: list[bytes] = []
+        thrice = asyncio.Event()
+
+        def deaf_once(data: bytes) -> None:
+            fresh = [frame.wire for frame in decoder.feed(data) if not frame.reply]
+            seen.extend(fresh)
+            if len(seen) > 1:
+                direct(data)
+            if len(seen) > 2:
+                thrice.set()
+
+        reader.arrived = deaf_once  # type: ignore[method-assign]
+        await within(20, thrice.wait())
+        reader.show_card(CARD)
+        await record.until(lambda events: len(events) == 1, timeout_s=20)
+    lost, again, following = seen[:3]
+    assert again == lost
+    assert following != lost
+    assert isinstance(record.events[0], CardRead)
 
 
 async def test_an_adapter_that_echoes_what_it_sends_is_no_obstacle() -> None:

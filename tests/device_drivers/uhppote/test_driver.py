@@ -12,11 +12,20 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 
-from device_drivers.devices import CommandState, DeviceConfig, DeviceUser, DoorController, DoorMode, Feature
+from device_drivers.devices import (
+    CommandState,
+    DeviceConfig,
+    DeviceUser,
+    DoorController,
+    DoorMode,
+    DoorTask,
+    Feature,
+    TimeProfile,
+)
 from device_drivers.errors import DeviceRefused, LinkTimeout, ProtocolError, WrongDevice
 from device_drivers.events import CardRead, DoorEvent, DoorEventKind, PunchState, VerifyMode
 from device_drivers.simulated.uhppote import SimulatedUhppote
-from device_drivers.uhppote.driver import TimeProfile, UhppoteController, decode_cursor
+from device_drivers.uhppote.driver import UhppoteController, decode_cursor
 from device_drivers.uhppote.exchange import discover
 from tests.device_drivers.recorded import Recorded
 
@@ -306,8 +315,9 @@ async def test_lost_packets_are_asked_again_and_silence_is_a_timeout() -> None:
         device.go_offline()
         with pytest.raises(LinkTimeout):
             await driver.run(Recorded())
-        result = await driver.open_door(1, seconds=5)
-        assert (result.state, device.opened) == (CommandState.FAILED, [])
+        with pytest.raises(LinkTimeout):
+            await driver.open_door(1, seconds=5)
+        assert device.opened == []
 
 
 async def test_another_controller_at_the_address_is_refused() -> None:
@@ -388,11 +398,13 @@ async def test_a_disabled_card_opens_nothing() -> None:
 async def test_time_profiles_are_stored_and_decide() -> None:
     async with site() as (device, driver):
         profile = TimeProfile(
-            29, date(2026, 1, 1), date(2026, 12, 31), frozenset({0, 1}), ((time(8, 30), time(11, 45)),)
+            29, frozenset({0, 1}), ((time(8, 30), time(11, 45)),), date(2026, 1, 1), date(2026, 12, 31)
         )
         await driver.set_time_profile(profile)
         assert await driver.time_profile(29) == profile
-        assert await driver.time_profile(30) is None
+        endless = replace(profile, number=31, first_day=None, last_day=None, linked=29)
+        await driver.set_time_profile(endless)
+        assert await driver.time_profiles() == [profile, endless]
         await driver.upsert_users([replace(ANNA, schedule=29)])
         assert device.swipe(10058400, 1).reason == 15
         await driver.set_time(datetime(2026, 11, 23, 9, 0))
@@ -403,6 +415,32 @@ async def test_time_profiles_are_stored_and_decide() -> None:
         assert device.profiles == {}
 
 
+async def test_a_card_may_open_each_door_at_other_times() -> None:
+    async with site() as (device, driver):
+        user = replace(ANNA, pin="7531", doors=(1, 2, 3), door_schedules=((2, 29), (3, 30)))
+        assert [r.ok for r in await driver.upsert_users([user])] == [True]
+        assert device.cards[10058400].doors == (1, 29, 30, 0)
+        assert [(u.schedule, u.door_schedules) for u in await driver.users()] == [(None, ((2, 29), (3, 30)))]
+
+
+async def test_a_task_list_replaces_the_former_one_and_works_without_the_driver() -> None:
+    monday, midnight = frozenset({0}), time()
+    async with site() as (device, driver):
+        old = DoorTask(2, midnight, DoorMode.UNLOCKED, frozenset(range(7)))
+        await driver.set_tasks([old])
+        await driver.set_tasks(
+            [DoorTask(1, time(8), DoorMode.UNLOCKED, monday), DoorTask(1, time(18), DoorMode.LOCKED, monday)]
+        )
+        assert len(device.tasks) == 2
+        for hour, mode in ((0, 3), (8, 1), (18, 2)):
+            await driver.set_time(datetime(2026, 11, 23, hour, 0, 20))
+            device.tick()
+            assert (device.doors[1].mode, device.doors[2].mode) == (mode, 3)
+        with pytest.raises(ValueError, match="no door 5"):
+            await driver.set_tasks([replace(old, door=5)])
+        assert len(device.tasks) == 2
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -411,7 +449,7 @@ async def test_time_profiles_are_stored_and_decide() -> None:
     ],
 )  # fmt: skip
 def test_impossible_time_profiles_are_refused(fault: dict[str, object]) -> None:
-    good = TimeProfile(29, date(2026, 1, 1), date(2026, 12, 31), frozenset({0}), ((time(8), time(9)),))
+    good = TimeProfile(29, frozenset({0}), ((time(8), time(9)),), date(2026, 1, 1), date(2026, 12, 31))
     with pytest.raises(ValueError):
         replace(good, **fault)  # type: ignore[arg-type]
 

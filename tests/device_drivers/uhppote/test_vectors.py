@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from uhppoted import decode
 
-from device_drivers.devices import CommandState, DeviceConfig, DeviceUser, DoorMode
+from device_drivers.devices import CommandState, DeviceConfig, DeviceUser, DoorMode, TimeProfile
 from device_drivers.events import DoorEventKind, PunchState
 from device_drivers.uhppote import messages
-from device_drivers.uhppote.driver import TimeProfile, UhppoteController
+from device_drivers.uhppote.driver import UhppoteController
 from tests.shared_data import shared
 
 SERIAL = "405419896"
@@ -65,8 +65,9 @@ async def replayed() -> AsyncIterator[UhppoteController]:
 
 
 PROFILE = TimeProfile(
-    29, date(2022, 1, 1), date(2022, 12, 31), frozenset({0, 2, 3, 6}),
-    ((time(8, 30), time(11, 45)), (time(13, 15), time(16, 30)), (time(19, 30), time(20, 55))), linked=30,
+    29, frozenset({0, 2, 3, 6}),
+    ((time(8, 30), time(11, 45)), (time(13, 15), time(16, 30)), (time(19, 30), time(20, 55))),
+    date(2022, 1, 1), date(2022, 12, 31), linked=30,
 )  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def response(name: str) -> bytes:
 
 def test_a_recorded_card_becomes_a_user() -> None:
     expected = DeviceUser(
-        "8165538", card="8165538", pin="7531", doors=(2, 3), schedule=29,
+        "8165538", card="8165538", pin="7531", doors=(2, 3), door_schedules=((3, 29),),
         valid_from=datetime(2022, 1, 1), valid_until=datetime(2022, 12, 31),
     )  # fmt: skip
     assert messages.device_user(decode.get_card_response(response("get card")), "wiegand-34") == expected

@@ -59,7 +59,7 @@ class Scene:
     def whereabouts(self, subject_id: SubjectId) -> Whereabouts | None:
         return self.where.get(subject_id)
 
-    def occupancy(self, zone: str, now: datetime) -> int:
+    def occupancy(self, zone: str, *, after: datetime) -> int:
         return self.inside.get(zone, 0)
 
     def open_or_released(self, door: str, now: datetime) -> bool:
