@@ -21,7 +21,7 @@ from templates_store.errors import BadTemplate, Duplicate
 from templates_store.gallery.vectors_basis import Basis, Metric, tune
 from templates_store.gallery.vectors_scan import Kernel, best_kernel
 from templates_store.gallery.vectors_search import Search
-from templates_store.gallery.vectors_segment import SEGMENT_ROWS, SMALLEST, Allocate, Segment, View
+from templates_store.gallery.vectors_segment import SEGMENT_ROWS, SMALLEST, Allocate, Group, Segment, grouped
 from templates_store.template import Candidate, SubjectId, TemplateId
 
 __all__ = ["Metric", "VectorGallery"]
@@ -62,7 +62,7 @@ class VectorGallery:
         self._worker: threading.Thread | None = None
         self._segments: list[Segment] = []
         self._spare: Segment | None = None
-        self._snapshot: tuple[View, ...] = ()
+        self._snapshot: tuple[Group, ...] = ()
         self._basis: Basis | None = None
         self._tuned_at = 0
         self._rows = 0
@@ -143,7 +143,7 @@ class VectorGallery:
         """What a decision needs: the best subject if it reaches `threshold`, and the second if it is less than
         `margin` behind; decided as a float64 comparison with every row would.
         """
-        if np.isnan(threshold) or not margin >= 0.0:
+        if math.isnan(threshold) or not margin >= 0.0:
             raise ValueError("threshold must be a number, margin not negative")
         return self._search(probe).decide(float(threshold), float(margin))
 
@@ -157,17 +157,17 @@ class VectorGallery:
 
     def sample(self, count: int, *, seed: int = 0) -> tuple[NDArray[np.float32], list[SubjectId]]:
         """Up to `count` rows drawn at random with their subjects, for calibration and tuning."""
-        views = self._snapshot
-        total = sum(view.count for view in views)
+        parts = [part for group in self._snapshot for part in group.parts]
+        total = sum(count for _, count in parts)
         chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
         rows: list[NDArray[np.float32]] = [np.empty((0, self.dimension), np.float32)]
         subjects: list[SubjectId] = []
         start = 0
-        for view in views:
-            local = chosen[(chosen >= start) & (chosen < start + view.count)] - start
-            start += view.count
-            taken, names = view.segment.rows[local], view.segment.subjects[local]
-            live = view.segment.alive[local]  # asked last: a row wiped meanwhile is no sample
+        for segment, count in parts:
+            local = chosen[(chosen >= start) & (chosen < start + count)] - start
+            start += count
+            taken, names = segment.rows[local], segment.subjects[local]
+            live = segment.alive[local]  # asked last: a row wiped meanwhile is no sample
             rows.append(taken[live])
             subjects.extend(names[live])
         return np.concatenate(rows), subjects
@@ -257,7 +257,7 @@ class VectorGallery:
         self._rows -= 1
 
     def _publish(self) -> None:
-        self._snapshot = tuple(segment.view() for segment in self._segments)
+        self._snapshot = grouped(self._segments)
 
     def _place(self, template: TemplateId) -> tuple[Segment, int]:
         number, row = divmod(self._shard(self._places, template)[template], SEGMENT_ROWS)

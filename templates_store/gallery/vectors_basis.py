@@ -46,14 +46,26 @@ def exact_scores(metric: Metric, rows: NDArray[np.float32], norms: Float64, prob
     return np.asarray(-np.sqrt(wide.sum(axis=1)), np.float64)
 
 
+def key(metric: Metric, score: float) -> float:
+    """The score on the scale of inner products: the cosine itself, or minus half the squared distance."""
+    if metric is Metric.COSINE:
+        return score
+    return -score * score / 2 if score <= 0 else math.inf  # no distance is negative
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeCode:
-    """A probe as the scan wants it, with what is needed to turn a wanted score into an integer limit."""
+    """A probe as the scan wants it, and what its integer products say about scores."""
 
     codes: Codes  # (1, depth)
-    length: float  # |b|
-    slip: float  # |b - B|
-    own: float  # |z|^2 / 2 (Euclid), else 0
+    unit: float  # the product that stands for a key of one
+    own: float  # |z|^2 / 2 as a product (Euclid), else 0
+    error: float  # how far a row may lie above its product
+    reach: float  # no product is larger
+
+    def limit(self, wanted: float) -> float:
+        """No row whose integer product is below this has a score of this key."""
+        return wanted * self.unit + self.own - self.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,9 @@ class Basis:
     tail: bool
     scale: float
     largest: int
+    slip: float  # |a - A| of a row at most
+    length: float  # |A| of a row at most
+    own: float  # what a row's digits take off at most
 
     head: int = field(init=False)
     digits: int = field(init=False)
@@ -96,7 +111,14 @@ class Basis:
             kept = np.column_stack([kept, cut])
         return kept * self.scale, whole
 
-    def rows(self, rows: NDArray[np.float32], norms: Float64) -> RowCodes:
+    def rows(self, rows: NDArray[np.float32], norms: Float64) -> tuple[Codes, NDArray[np.bool_]]:
+        """Codes (n, depth), and which rows the bound does not cover: they must be compared in every search."""
+        coded = self.code(rows, norms)
+        outlying = (coded.slip > self.slip) | (coded.length > self.length)
+        coded.codes[outlying] = self.blank()
+        return coded.codes, outlying
+
+    def code(self, rows: NDArray[np.float32], norms: Float64) -> RowCodes:
         exact, whole = self._exact(rows, norms)
         rounded = np.clip(np.rint(exact), -self.largest, self.largest)
         codes = np.zeros((len(rows), self.depth), np.int8)
@@ -104,8 +126,8 @@ class Basis:
         codes[:, :used] = rounded
         own = np.zeros(len(rows))
         if self.digits:
-            # Rounded down, and clipped where the digits end: the bound may only grow.
-            own = np.minimum(np.floor(whole / 2 * self.scale**2), self.largest**2 * (self.digits - 1))
+            # Rounded down, and clipped: a row may only come out above its score.
+            own = np.minimum(np.floor(whole / 2 * self.scale**2), np.floor(self.own))
             self._write_digits(codes[:, used : used + self.digits], own)
         exact -= rounded
         return RowCodes(
@@ -125,30 +147,29 @@ class Basis:
             big -= part
 
     def blank(self) -> Codes:
-        """(depth,): the codes of no row."""
-        codes = np.zeros(self.depth, np.int8)
-        used = self.head + self.tail
-        codes[used + 1 : used + self.digits] = -self.largest
-        return codes
+        """(depth,): the codes of no row; hardly any search looks at their product."""
+        codes = np.zeros((1, self.depth), np.int8)
+        if self.digits:
+            used = self.head + self.tail
+            self._write_digits(codes[:, used : used + self.digits], np.array([np.floor(self.own)]))
+        return codes[0]
 
     def probe(self, probe: Float64, norm: float) -> ProbeCode:
-        """As `rows` for one vector; written for few calls, since a small gallery's whole scan takes 30 us."""
+        """As `rows` for one vector; in few calls, for with cold caches each costs as much as scanning 500 rows."""
         used = self.head + self.tail
         exact = np.empty(used)
         kept = exact[: self.head]
         if self.metric is Metric.COSINE:
-            np.dot(probe, self.rotation, out=kept)
+            probe.dot(self.rotation, out=kept)
             kept *= self.scale / norm
-            whole = 1.0
+            whole = self.scale**2
         else:
             centred = probe - self.mean
+            centred *= self.scale
             whole = float(centred.dot(centred))
-            np.dot(centred, self.rotation, out=kept)
-            kept *= self.scale
-        length = math.sqrt(whole * (1.0 + 2 * ROUNDING)) * self.scale
+            centred.dot(self.rotation, out=kept)
         if self.tail:
-            rest = whole - float(kept.dot(kept)) / self.scale**2
-            exact[self.head] = self.scale * math.sqrt(max(rest, 0.0) + ROUNDING * whole)
+            exact[self.head] = math.sqrt(max(whole - float(kept.dot(kept)), 0.0) + ROUNDING * whole)
         rounded = np.rint(exact)
         np.minimum(rounded, self.largest, out=rounded)
         np.maximum(rounded, -self.largest, out=rounded)
@@ -159,26 +180,16 @@ class Basis:
             codes[0, used] = 1
         exact -= rounded
         slip = math.sqrt(exact.dot(exact))
-        own = whole / 2 if self.metric is Metric.EUCLIDEAN else 0.0
-        return ProbeCode(codes, length=length, slip=slip, own=own)
-
-    def limit(self, score: float, probe: ProbeCode, *, slip: float, length: float) -> float:
-        """No row of a block (`slip`, `length`: its maxima) whose integer product is below this has `score`."""
-        if self.metric is Metric.COSINE:
-            wanted = score * self.scale**2
-        elif score > 0:
-            return math.inf  # no distance is negative
-        else:
-            wanted = (probe.own - score * score / 2) * self.scale**2
-        error = probe.length * slip + length * probe.slip
-        spread = (probe.length + 1.0) * (length + slip + 1.0) + abs(wanted)
-        return wanted - error - ROUNDING * spread - 1e-3
-
-    def fits(self, probe: ProbeCode, *, length: float, own: float, limit: int) -> bool:
-        """Can no integer product with rows of up to `length` and `own` overflow the kernel?"""
-        if limit >= WIDE:
-            return True
-        return (probe.length + probe.slip) * length + own < limit
+        length = math.sqrt(whole * (1.0 + 2 * ROUNDING))
+        own = whole / 2 if self.digits else 0.0
+        spread = (length + 1.0) * (self.length + self.slip + 1.0) + own
+        return ProbeCode(
+            codes,
+            unit=self.scale**2,
+            own=own,
+            error=length * self.slip + self.length * slip + ROUNDING * spread + 1e-3,
+            reach=min(length + slip, self.largest * math.sqrt(used)) * self.length + self.own,
+        )
 
 
 def _mixed(columns: Float64, rng: np.random.Generator) -> Float64:
@@ -220,17 +231,16 @@ def tune(
             continue
         full = head + 1 >= dimension
         rotation = _mixed(vectors if full else vectors[:, :head], rng)
-        basis = Basis(metric, mean, rotation, not full, 1.0, kernel.largest)
-        exact = basis._exact(sample, norms)[0]
-        basis = _scaled(basis, exact, kernel)
-        cost = basis.depth + ROW_BYTES + SURVIVOR_BYTES * _survivors(basis, sample, norms, probes, wanted)
+        basis = Basis(metric, mean, rotation, not full, 1.0, kernel.largest, 0.0, 0.0, 0.0)
+        basis = _bounded(_scaled(basis, basis._exact(sample, norms)[0], kernel), sample, norms)
+        share = _survivors(basis, sample, norms, probes, wanted)
+        cost = kernel.row_bytes(basis.depth) + SURVIVOR_BYTES * share
         tried.append((cost, basis))
     return min(tried, key=lambda pair: pair[0])[1]
 
 
-ROW_BYTES = 16
-HEADROOM = 1.08  # the largest code of rows not in the sample, which is up to 8,192 of them
-SURVIVOR_BYTES = 2400  # 150 ns at 16 GB/s: take 512 bytes from a random place, widen, compare
+HEADROOM = 1.2  # rows to come over rows of the sample: coordinates, lengths, rounding
+SURVIVOR_BYTES = 4_000  # 0.3 us at 12 GB/s: take 512 bytes from a random place, widen, compare
 
 
 def _depths(dimension: int, metric: Metric) -> list[int]:
@@ -240,16 +250,28 @@ def _depths(dimension: int, metric: Metric) -> list[int]:
 
 
 def _scaled(basis: Basis, exact: Float64, kernel: Kernel) -> Basis:
-    """Largest scale that clips nothing of the sample (one clipped code loosens the bound of its whole block)
-    and, for a narrow kernel, leaves products in range."""
+    """Largest scale that clips nothing and, for a narrow kernel, leaves products in range."""
     scale = kernel.largest / (HEADROOM * float(np.abs(exact).max()) or 1.0)
     reach = float(np.sqrt(np.einsum("ij,ij->i", exact, exact).max())) or 1.0
     # Products reach |a||b| + |y|^2/2 at most; half the rounding of each code comes on top.
-    room = kernel.limit / (1.5 if basis.digits else 1.0)
+    room = kernel.limit / (HEADROOM * HEADROOM * 1.5 if basis.digits else 1.0)
     scale = min(scale, max(1.0, np.sqrt(room) - np.sqrt(basis.depth) / 2 - 2) / reach)
     if basis.digits:
-        scale = min(scale, np.sqrt(2 * basis.largest**2 * (basis.digits - 1) / 1.2) / reach)
+        scale = min(scale, np.sqrt(2 * _largest_own(basis) / HEADROOM**2) / reach)
     return replace(basis, scale=float(scale))
+
+
+def _bounded(basis: Basis, sample: NDArray[np.float32], norms: Float64) -> Basis:
+    """What nearly every row keeps to; the few others are compared in every search instead of loosening the bound."""
+    coded = replace(basis, own=_largest_own(basis)).code(sample, norms)
+    slip = HEADROOM * float(coded.slip.max())
+    length = HEADROOM * float(coded.length.max()) if basis.digits else basis.scale + slip
+    own = min(_largest_own(basis), HEADROOM**2 * float(coded.own.max()))
+    return replace(basis, slip=slip, length=length, own=own)
+
+
+def _largest_own(basis: Basis) -> float:
+    return float(basis.largest**2 * max(0, basis.digits - 1))
 
 
 def _stranger_score(metric: Metric, sample: NDArray[np.float32], norms: Float64, probes: NDArray[np.intp]) -> float:
@@ -263,12 +285,10 @@ def _survivors(
     basis: Basis, sample: NDArray[np.float32], norms: Float64, probes: NDArray[np.intp], wanted: float
 ) -> float:
     """Share of rows the bound cannot exclude at `wanted`."""
-    rows = basis.rows(sample, norms)
-    wide = rows.codes.astype(np.float32)
-    slip, length = float(rows.slip.max()), float(rows.length.max())
+    wide = basis.rows(sample, norms)[0].astype(np.float32)
     total = 0
     for i in probes:
         code = basis.probe(sample[i].astype(np.float64), float(norms[i]))
-        cut = basis.limit(wanted, code, slip=slip, length=length)
-        total += int(np.count_nonzero(wide @ code.codes[0].astype(np.float32) >= cut)) - 1
+        products = wide @ code.codes[0].astype(np.float32)
+        total += int(np.count_nonzero(products >= code.limit(key(basis.metric, wanted)))) - 1
     return total / (len(probes) * len(sample))
