@@ -194,7 +194,7 @@ class VectorGallery:
 
     def _search(self, probe: ArrayLike) -> Search:
         wide = np.asarray(probe, np.float64)
-        norm = math.sqrt(np.square(wide).sum()) if wide.shape == (self.dimension,) else math.nan
+        norm = math.sqrt(np.add.reduce(wide * wide)) if wide.shape == (self.dimension,) else math.nan
         if not math.isfinite(norm):
             raise ValueError(f"a probe is {self.dimension} finite numbers")
         if self.metric is Metric.COSINE and norm == 0.0:

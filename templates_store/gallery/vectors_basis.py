@@ -40,10 +40,10 @@ class Metric(StrEnum):
 def exact_scores(metric: Metric, rows: NDArray[np.float32], norms: Float64, probe: Float64, norm: float) -> Float64:
     """The canonical float64 scores; each depends on its row and the probe alone, not on the rows beside it."""
     if metric is Metric.COSINE:
-        return np.asarray((rows * probe).sum(axis=1) / (norms * norm), np.float64)  # products are float64
+        return np.asarray(np.add.reduce(rows * probe, axis=1) / (norms * norm), np.float64)  # products are float64
     wide = rows - probe
     wide *= wide
-    return np.asarray(-np.sqrt(wide.sum(axis=1)), np.float64)
+    return np.asarray(-np.sqrt(np.add.reduce(wide, axis=1)), np.float64)
 
 
 def key(metric: Metric, score: float) -> float:
@@ -152,12 +152,12 @@ class Basis:
         if self.digits:
             used = self.head + self.tail
             self._write_digits(codes[:, used : used + self.digits], np.array([np.floor(self.own)]))
-        return codes[0]
+        return codes.reshape(-1)
 
     def probe(self, probe: Float64, norm: float) -> ProbeCode:
-        """As `rows` for one vector; in few calls, for with cold caches each costs as much as scanning 500 rows."""
+        """As `code` for one vector; in few calls, for with cold caches each costs as much as scanning 500 rows."""
         used = self.head + self.tail
-        exact = np.empty(used)
+        exact = np.zeros(self.depth)
         kept = exact[: self.head]
         if self.metric is Metric.COSINE:
             probe.dot(self.rotation, out=kept)
@@ -170,21 +170,19 @@ class Basis:
             centred.dot(self.rotation, out=kept)
         if self.tail:
             exact[self.head] = math.sqrt(max(whole - float(kept.dot(kept)), 0.0) + ROUNDING * whole)
+        length = math.sqrt(whole * (1.0 + 2 * ROUNDING))
         rounded = np.rint(exact)
         np.minimum(rounded, self.largest, out=rounded)
         np.maximum(rounded, -self.largest, out=rounded)
-        codes = np.zeros((1, self.depth), np.int8)
-        codes[0, :used] = rounded
-        if self.digits:
-            codes[0, used : used + self.digits] = self.largest
-            codes[0, used] = 1
         exact -= rounded
         slip = math.sqrt(exact.dot(exact))
-        length = math.sqrt(whole * (1.0 + 2 * ROUNDING))
+        if self.digits:
+            rounded[used : used + self.digits] = self.largest
+            rounded[used] = 1
         own = whole / 2 if self.digits else 0.0
         spread = (length + 1.0) * (self.length + self.slip + 1.0) + own
         return ProbeCode(
-            codes,
+            rounded.astype(np.int8).reshape(1, -1),
             unit=self.scale**2,
             own=own,
             error=length * self.slip + self.length * slip + ROUNDING * spread + 1e-3,

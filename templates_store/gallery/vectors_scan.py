@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 Codes = NDArray[np.int8]  # (rows, depth)
 Scores = NDArray[np.integer[Any]]  # (rows,), owned by the calling thread until its next scan
 DEPTH_STEP = 16  # numkong drops to a third of its speed on depths that are no multiple of 16
-
 NORM_BYTES = 4  # of a packed row that no scan reads
 
 

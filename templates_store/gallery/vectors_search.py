@@ -71,12 +71,14 @@ class Ranking:
 
 
 class Scan:
-    """Integer scores of a group's rows; each row is handed out once."""
+    """Integer scores of a group's rows. Those from some limit on are singled out; each is handed out once."""
 
     def __init__(self, group: Group, code: ProbeCode, scores: Scores) -> None:
         self.group = group
         self._code = code
         self._scores = scores
+        self._rows: Rows = np.empty(0, np.intp)
+        self._kept = scores[:0]
         self._done = HIGHEST + 1  # the rows from this score on have been handed out
 
     def limit(self, wanted: float) -> int:
@@ -86,18 +88,24 @@ class Scan:
     def crest(self, count: int) -> int:
         """A limit that the best `count` rows or a few more reach."""
         scores = self._scores
-        if count <= FIRST_LOOK and len(scores) > STRIPES:  # one pass; exact partition takes ten
+        if count <= FIRST_LOOK and len(scores) > STRIPES:  # one pass; an exact partition takes ten
             width = len(scores) // STRIPES
             scores = scores[: width * STRIPES].reshape(STRIPES, width).max(axis=1)
         return int(np.partition(scores, -count)[-count]) if count < len(scores) else LOWEST
 
-    def rows(self, limit: int) -> tuple[Rows, Scores]:
-        reaching = self._scores >= limit
+    def single_out(self, limit: int) -> None:
+        self._rows = (self._scores >= limit).nonzero()[0]
+        self._kept = self._scores[self._rows]
+
+    def take(self, limit: int) -> tuple[Rows, Scores]:
+        """From `limit` on, of those singled out."""
+        if len(self._rows) == 0:
+            return self._rows, self._kept
+        chosen = self._kept >= limit
         if self._done <= HIGHEST:
-            reaching &= self._scores < self._done
+            chosen &= self._kept < self._done
         self._done = min(self._done, limit)
-        rows = reaching.nonzero()[0]
-        return rows, self._scores[rows]
+        return self._rows[chosen], self._kept[chosen]
 
 
 class Search:
@@ -117,7 +125,10 @@ class Search:
         for scan in self._scans(ranking):
             for count in (max(FIRST_LOOK, k), SECOND_LOOK):
                 if ranking.floor == -math.inf:
-                    self._note(scan, scan.rows(scan.crest(count))[0], ranking)
+                    crest = scan.crest(count)
+                    scan.single_out(crest)
+                    self._note(scan, scan.take(crest)[0], ranking)
+            scan.single_out(scan.limit(key(self._metric, ranking.floor)))
             self._compare(scan, ranking, lambda: ranking.floor)
         return ranking.best()
 
@@ -133,6 +144,7 @@ class Search:
         ranking = Ranking(2, _behind(threshold, margin))
         scans = self._scans(ranking)
         for scan in scans:
+            scan.single_out(scan.limit(key(self._metric, ranking.floor)))
             self._compare(scan, ranking, wanted)
         if ranking.leading < threshold:
             return []
@@ -163,7 +175,7 @@ class Search:
     def _compare(self, scan: Scan, ranking: Ranking, wanted: Callable[[], float]) -> None:
         """Every row that may have the score `wanted`; it may change with what is found."""
         limit = scan.limit(key(self._metric, wanted()))
-        rows, scores = scan.rows(limit)
+        rows, scores = scan.take(limit)
         if len(rows) > CROWD:
             crest = np.partition(scores, -FIRST_LOOK)[-FIRST_LOOK]
             self._note(scan, rows[scores >= crest], ranking)
