@@ -307,7 +307,8 @@ class VectorGallery:
     def _tuned(self) -> Basis:
         rows, subjects = self.sample(SAMPLE_ROWS, seed=self._rows)
         _, one_each = np.unique(np.asarray(subjects, object).astype(str), return_index=True)
-        return tune(self.metric, rows[one_each] if len(one_each) >= FIRST_TUNING // 2 else rows, self._kernel)
+        alone = rows[one_each] if len(one_each) >= FIRST_TUNING // 2 else rows
+        return tune(self.metric, alone, self._kernel, rows=self._rows)
 
     def _renew_all(self) -> None:
         """At the first bulk load, under the writer's lock: there is nobody to wait for it yet."""

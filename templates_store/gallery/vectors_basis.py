@@ -201,13 +201,14 @@ def tune(
     sample: NDArray[np.float32],
     kernel: Kernel,
     *,
+    rows: int,
     seed: int = 0,
 ) -> Basis:
-    """The cheapest basis for searches in data like `sample` (n, D), n >= 2.
+    """The cheapest basis for searches among `rows` like `sample` (n, D), n >= 2.
 
-    Cost of a row: its bytes read by the scan, and for each row the bound does not exclude a float64
-    comparison, which takes as long as SURVIVOR_BYTES of scanning. Counted at the score that one in ten
-    thousand strangers reaches, where a sensible threshold lies for any data.
+    Cost of a search: the bytes read by the scan, and for each row the bound does not exclude a float64
+    comparison, which takes as long as SURVIVOR_BYTES of scanning, the first of them FIRST_SURVIVOR_BYTES.
+    Counted at the score where a sensible threshold lies: hardly any stranger among so many rows reaches it.
     """
     rng = np.random.default_rng(seed)
     wide = sample.astype(np.float64)
@@ -221,7 +222,7 @@ def tune(
         wide -= mean
     vectors = np.linalg.eigh(wide.T @ wide / len(wide))[1][:, ::-1]
     probes = rng.permutation(len(sample))[: min(64, len(sample) // 2)]
-    wanted = _stranger_score(metric, sample, norms, probes)
+    wanted = _stranger_score(metric, sample, norms, probes, rows)
     tried: list[tuple[float, Basis]] = []
     for depth in _depths(dimension, metric):
         head = min(dimension, depth - 1 - (DIGITS if metric is Metric.EUCLIDEAN else 0))
@@ -232,13 +233,17 @@ def tune(
         basis = Basis(metric, mean, rotation, not full, 1.0, kernel.largest, 0.0, 0.0, 0.0)
         basis = _bounded(_scaled(basis, basis._exact(sample, norms)[0], kernel), sample, norms)
         share = _survivors(basis, sample, norms, probes, wanted)
-        cost = kernel.row_bytes(basis.depth) + SURVIVOR_BYTES * share
+        cost = rows * (kernel.row_bytes(basis.depth) + SURVIVOR_BYTES * share)
+        cost += FIRST_SURVIVOR_BYTES * -math.expm1(-rows * share)
         tried.append((cost, basis))
     return min(tried, key=lambda pair: pair[0])[1]
 
 
 HEADROOM = 1.2  # rows to come over rows of the sample: coordinates, lengths, rounding
 SURVIVOR_BYTES = 4_000  # 0.3 us at 12 GB/s: take 512 bytes from a random place, widen, compare
+
+
+FIRST_SURVIVOR_BYTES = 1_200_000  # 0.1 ms of calls with cold caches: a gallery of 10,000 is scanned in that time
 
 
 def _depths(dimension: int, metric: Metric) -> list[int]:
@@ -272,11 +277,17 @@ def _largest_own(basis: Basis) -> float:
     return float(basis.largest**2 * max(0, basis.digits - 1))
 
 
-def _stranger_score(metric: Metric, sample: NDArray[np.float32], norms: Float64, probes: NDArray[np.intp]) -> float:
-    scores = [
-        np.delete(exact_scores(metric, sample, norms, sample[i].astype(np.float64), float(norms[i])), i) for i in probes
-    ]
-    return float(np.quantile(np.concatenate(scores), 0.9999))
+def _stranger_score(
+    metric: Metric, sample: NDArray[np.float32], norms: Float64, probes: NDArray[np.intp], rows: int
+) -> float:
+    """That one of twenty strangers reaches with some row, as far as the sample can tell."""
+    scores = np.concatenate(
+        [
+            np.delete(exact_scores(metric, sample, norms, sample[i].astype(np.float64), float(norms[i])), i)
+            for i in probes
+        ]
+    )
+    return float(np.quantile(scores, 1.0 - max(0.05 / rows, 5.0 / len(scores))))
 
 
 def _survivors(

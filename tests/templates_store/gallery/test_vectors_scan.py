@@ -51,7 +51,7 @@ def test_no_row_below_the_limit_has_the_score(metric: Metric, kernel: Kernel, de
     rows = (rng.standard_normal((400, 64)) * np.exp(-np.arange(64) / decay)).astype(np.float32)
     rows[0] *= 40.0  # beyond what the basis was tuned for: clipped, and the bound must know
     norms = np.sqrt(np.square(rows, dtype=np.float64).sum(1))
-    basis = tune(metric, rows[1:300], kernel)
+    basis = tune(metric, rows[1:300], kernel, rows=400)
     codes, outlying = basis.rows(rows, norms)
     assert outlying.nonzero()[0].tolist() in ([], [0])
     for probe in (rows[0], rows[7], -rows[9], rows[350] + rows[351]):
@@ -65,11 +65,15 @@ def test_no_row_below_the_limit_has_the_score(metric: Metric, kernel: Kernel, de
         assert np.abs(products).max() <= code.reach
 
 
+def tuned(decay: float, rows: int) -> Basis:
+    sample = np.random.default_rng(6).standard_normal((2000, 128)) * np.exp(-np.arange(128) / decay)
+    return tune(Metric.COSINE, sample.astype(np.float32), best_kernel(), rows=rows)
+
+
 def test_a_steep_spectrum_is_scanned_in_fewer_dimensions_than_a_flat_one() -> None:
-    rng = np.random.default_rng(6)
+    assert tuned(8.0, 100_000).depth <= 48 < 80 <= tuned(1000.0, 100_000).depth
 
-    def tuned(decay: float) -> Basis:
-        rows = rng.standard_normal((2000, 128)) * np.exp(-np.arange(128) / decay)
-        return tune(Metric.COSINE, rows.astype(np.float32), best_kernel())
 
-    assert tuned(8.0).depth <= 48 < 80 <= tuned(1000.0).depth
+def test_a_small_gallery_is_scanned_in_more_dimensions_than_a_large_one() -> None:
+    """There one row that must be compared costs more than the scan."""
+    assert tuned(20.0, 2_000).depth > tuned(20.0, 1_000_000).depth
