@@ -2,7 +2,7 @@
 
 One thread reads int8 codes instead of floats (`vectors_scan`), excludes every row a proven bound allows
 to exclude (`vectors_basis`) and compares the few that are left in float64. So scores, order and ties are
-those of a float64 comparison with every row. Enrolling and removing touch one block; readers work on
+those of a float64 comparison with every row. Enrolling and removing touch one segment; readers work on
 immutable snapshots and wait for nobody (`vectors_segment`). The basis is chosen for the data by trial and
 renewed in the background as the gallery grows.
 """

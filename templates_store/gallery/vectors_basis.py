@@ -7,7 +7,8 @@ rounded to int8. With a, b the exact scaled vectors of row and probe and A, B th
     |a.b - A.B| <= |b| |a - A| + |A| |b - B|,
 
 so a row whose integer product is below the wanted score by more than this cannot have that score, and
-every other row is compared in float64. The bound holds for any rotation, scale or clipping: these decide
+every other row is compared in float64. |a - A| and |A| enter as what nearly every row keeps to; the few that
+do not are compared in every search. So the bound holds for any rotation, scale or clipping: these decide
 only how many rows survive. Which head is cheapest depends on the data's spectrum and is found by trial
 on a sample: for SFace's flat spectrum nearly all dimensions, for dlib's steep one a few dozen.
 
@@ -28,7 +29,6 @@ from templates_store.gallery.vectors_scan import DEPTH_STEP, Codes, Kernel
 
 Float64 = NDArray[np.float64]
 ROUNDING = 1e-7  # float64 and float32 arithmetic of projections, relative; measured below 1e-9 at 512 dimensions
-WIDE = 2**31 - 1  # of int32: LARGEST_DIMENSION products of int8 and the digits stay far below
 DIGITS = 4  # dimensions that hold a row's own term, -127 * 127 * (DIGITS - 1) .. 0
 
 
@@ -239,7 +239,9 @@ def tune(
     return min(tried, key=lambda pair: pair[0])[1]
 
 
-HEADROOM = 1.2  # rows to come over rows of the sample: coordinates, lengths, rounding
+# Rows to come over those of the sample; of a million a few exceed it.
+HEADROOM = 1.1  # in their largest coordinate and in what is rounded off
+LONGER = 1.2  # in length (Euclid)
 SURVIVOR_BYTES = 4_000  # 0.3 us at 12 GB/s: take 512 bytes from a random place, widen, compare
 
 
@@ -257,10 +259,10 @@ def _scaled(basis: Basis, exact: Float64, kernel: Kernel) -> Basis:
     scale = kernel.largest / (HEADROOM * float(np.abs(exact).max()) or 1.0)
     reach = float(np.sqrt(np.einsum("ij,ij->i", exact, exact).max())) or 1.0
     # Products reach |a||b| + |y|^2/2 at most; half the rounding of each code comes on top.
-    room = kernel.limit / (HEADROOM * HEADROOM * 1.5 if basis.digits else 1.0)
+    room = kernel.limit / (1.5 * LONGER**2 if basis.digits else 1.0)
     scale = min(scale, max(1.0, np.sqrt(room) - np.sqrt(basis.depth) / 2 - 2) / reach)
     if basis.digits:
-        scale = min(scale, np.sqrt(2 * _largest_own(basis) / HEADROOM**2) / reach)
+        scale = min(scale, np.sqrt(2 * _largest_own(basis) / LONGER**2) / reach)
     return replace(basis, scale=float(scale))
 
 
@@ -268,8 +270,8 @@ def _bounded(basis: Basis, sample: NDArray[np.float32], norms: Float64) -> Basis
     """What nearly every row keeps to; the few others are compared in every search instead of loosening the bound."""
     coded = replace(basis, own=_largest_own(basis)).code(sample, norms)
     slip = HEADROOM * float(coded.slip.max())
-    length = HEADROOM * float(coded.length.max()) if basis.digits else basis.scale + slip
-    own = min(_largest_own(basis), HEADROOM**2 * float(coded.own.max()))
+    length = LONGER * float(coded.length.max()) if basis.digits else basis.scale + slip
+    own = min(_largest_own(basis), LONGER**2 * float(coded.own.max()))
     return replace(basis, slip=slip, length=length, own=own)
 
 
