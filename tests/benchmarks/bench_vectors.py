@@ -116,13 +116,13 @@ def compare(data: Source, count: int, probes: int, repeats: int) -> list[str]:
     gallery.maintain()
     loaded = time.perf_counter() - started
     held, peak = _memory()
-    memory = ""
+    console.print(f"{data.name}, {count:,} rows: loaded in {loaded:.1f} s")
     if count >= SMALLEST_WEIGHED:
-        memory = (
-            f"; {(held - before) / count:.0f} bytes a row with ids and codes, at most {(peak - before) / count:.0f}"
+        a_row, at_most = (held - before) / count, (peak - before) / count
+        faiss_row = 4 * rows.shape[1]
+        console.print(
+            f"{a_row:.0f} bytes a row with ids and codes, at most {at_most:.0f} while loading (faiss {faiss_row})"
         )
-        memory += f" while loading (faiss: {4 * rows.shape[1]} without ids)"
-    console.print(f"{data.name}, {count:,} rows: loaded in {loaded:.1f} s{memory}")
     indexes: dict[str, Any] = {"faiss L2": faiss.IndexFlatL2(rows.shape[1])}
     if data.metric is Metric.COSINE:
         indexes["faiss IP"] = faiss.IndexFlatIP(rows.shape[1])
