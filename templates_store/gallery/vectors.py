@@ -2,7 +2,7 @@
 
 One thread reads int8 codes instead of floats (`vectors_scan`), excludes every row a proven bound allows
 to exclude (`vectors_basis`) and compares the few that are left in float64. So scores, order and ties are
-those of a float64 comparison with every row. Enrolling and removing touch one block; readers work on
+those of a float64 comparison with every row. Enrolling and removing touch one segment; readers work on
 immutable snapshots and wait for nobody (`vectors_segment`). The basis is chosen for the data by trial and
 renewed in the background as the gallery grows.
 """
@@ -21,7 +21,7 @@ from templates_store.errors import BadTemplate, Duplicate
 from templates_store.gallery.vectors_basis import Basis, Metric, tune
 from templates_store.gallery.vectors_scan import Kernel, best_kernel
 from templates_store.gallery.vectors_search import Search
-from templates_store.gallery.vectors_segment import SEGMENT_ROWS, SMALLEST, Allocate, Segment, View
+from templates_store.gallery.vectors_segment import SEGMENT_ROWS, SMALLEST, Allocate, Group, Segment, grouped
 from templates_store.template import Candidate, SubjectId, TemplateId
 
 __all__ = ["Metric", "VectorGallery"]
@@ -62,7 +62,7 @@ class VectorGallery:
         self._worker: threading.Thread | None = None
         self._segments: list[Segment] = []
         self._spare: Segment | None = None
-        self._snapshot: tuple[View, ...] = ()
+        self._snapshot: tuple[Group, ...] = ()
         self._basis: Basis | None = None
         self._tuned_at = 0
         self._rows = 0
@@ -143,7 +143,7 @@ class VectorGallery:
         """What a decision needs: the best subject if it reaches `threshold`, and the second if it is less than
         `margin` behind; decided as a float64 comparison with every row would.
         """
-        if np.isnan(threshold) or not margin >= 0.0:
+        if math.isnan(threshold) or not margin >= 0.0:
             raise ValueError("threshold must be a number, margin not negative")
         return self._search(probe).decide(float(threshold), float(margin))
 
@@ -157,17 +157,17 @@ class VectorGallery:
 
     def sample(self, count: int, *, seed: int = 0) -> tuple[NDArray[np.float32], list[SubjectId]]:
         """Up to `count` rows drawn at random with their subjects, for calibration and tuning."""
-        views = self._snapshot
-        total = sum(view.count for view in views)
+        parts = [part for group in self._snapshot for part in group.parts]
+        total = sum(count for _, count in parts)
         chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
         rows: list[NDArray[np.float32]] = [np.empty((0, self.dimension), np.float32)]
         subjects: list[SubjectId] = []
         start = 0
-        for view in views:
-            local = chosen[(chosen >= start) & (chosen < start + view.count)] - start
-            start += view.count
-            taken, names = view.segment.rows[local], view.segment.subjects[local]
-            live = view.segment.alive[local]  # asked last: a row wiped meanwhile is no sample
+        for segment, count in parts:
+            local = chosen[(chosen >= start) & (chosen < start + count)] - start
+            start += count
+            taken, names = segment.rows[local], segment.subjects[local]
+            live = segment.alive[local]  # asked last: a row wiped meanwhile is no sample
             rows.append(taken[live])
             subjects.extend(names[live])
         return np.concatenate(rows), subjects
@@ -194,7 +194,7 @@ class VectorGallery:
 
     def _search(self, probe: ArrayLike) -> Search:
         wide = np.asarray(probe, np.float64)
-        norm = math.sqrt(np.square(wide).sum()) if wide.shape == (self.dimension,) else math.nan
+        norm = math.sqrt(np.add.reduce(wide * wide)) if wide.shape == (self.dimension,) else math.nan
         if not math.isfinite(norm):
             raise ValueError(f"a probe is {self.dimension} finite numbers")
         if self.metric is Metric.COSINE and norm == 0.0:
@@ -257,7 +257,7 @@ class VectorGallery:
         self._rows -= 1
 
     def _publish(self) -> None:
-        self._snapshot = tuple(segment.view() for segment in self._segments)
+        self._snapshot = grouped(self._segments)
 
     def _place(self, template: TemplateId) -> tuple[Segment, int]:
         number, row = divmod(self._shard(self._places, template)[template], SEGMENT_ROWS)
@@ -307,7 +307,8 @@ class VectorGallery:
     def _tuned(self) -> Basis:
         rows, subjects = self.sample(SAMPLE_ROWS, seed=self._rows)
         _, one_each = np.unique(np.asarray(subjects, object).astype(str), return_index=True)
-        return tune(self.metric, rows[one_each] if len(one_each) >= FIRST_TUNING // 2 else rows, self._kernel)
+        alone = rows[one_each] if len(one_each) >= FIRST_TUNING // 2 else rows
+        return tune(self.metric, alone, self._kernel, rows=self._rows)
 
     def _renew_all(self) -> None:
         """At the first bulk load, under the writer's lock: there is nobody to wait for it yet."""

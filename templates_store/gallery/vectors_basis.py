@@ -7,7 +7,8 @@ rounded to int8. With a, b the exact scaled vectors of row and probe and A, B th
     |a.b - A.B| <= |b| |a - A| + |A| |b - B|,
 
 so a row whose integer product is below the wanted score by more than this cannot have that score, and
-every other row is compared in float64. The bound holds for any rotation, scale or clipping: these decide
+every other row is compared in float64. |a - A| and |A| enter as what nearly every row keeps to; the few that
+do not are compared in every search. So the bound holds for any rotation, scale or clipping: these decide
 only how many rows survive. Which head is cheapest depends on the data's spectrum and is found by trial
 on a sample: for SFace's flat spectrum nearly all dimensions, for dlib's steep one a few dozen.
 
@@ -28,7 +29,6 @@ from templates_store.gallery.vectors_scan import DEPTH_STEP, Codes, Kernel
 
 Float64 = NDArray[np.float64]
 ROUNDING = 1e-7  # float64 and float32 arithmetic of projections, relative; measured below 1e-9 at 512 dimensions
-WIDE = 2**31 - 1  # of int32: LARGEST_DIMENSION products of int8 and the digits stay far below
 DIGITS = 4  # dimensions that hold a row's own term, -127 * 127 * (DIGITS - 1) .. 0
 
 
@@ -40,20 +40,32 @@ class Metric(StrEnum):
 def exact_scores(metric: Metric, rows: NDArray[np.float32], norms: Float64, probe: Float64, norm: float) -> Float64:
     """The canonical float64 scores; each depends on its row and the probe alone, not on the rows beside it."""
     if metric is Metric.COSINE:
-        return np.asarray((rows * probe).sum(axis=1) / (norms * norm), np.float64)  # products are float64
+        return np.asarray(np.add.reduce(rows * probe, axis=1) / (norms * norm), np.float64)  # products are float64
     wide = rows - probe
     wide *= wide
-    return np.asarray(-np.sqrt(wide.sum(axis=1)), np.float64)
+    return np.asarray(-np.sqrt(np.add.reduce(wide, axis=1)), np.float64)
+
+
+def key(metric: Metric, score: float) -> float:
+    """The score on the scale of inner products: the cosine itself, or minus half the squared distance."""
+    if metric is Metric.COSINE:
+        return score
+    return -score * score / 2 if score <= 0 else math.inf  # no distance is negative
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeCode:
-    """A probe as the scan wants it, with what is needed to turn a wanted score into an integer limit."""
+    """A probe as the scan wants it, and what its integer products say about scores."""
 
     codes: Codes  # (1, depth)
-    length: float  # |b|
-    slip: float  # |b - B|
-    own: float  # |z|^2 / 2 (Euclid), else 0
+    unit: float  # the product that stands for a key of one
+    own: float  # |z|^2 / 2 as a product (Euclid), else 0
+    error: float  # how far a row may lie above its product
+    reach: float  # no product is larger
+
+    def limit(self, wanted: float) -> float:
+        """No row whose integer product is below this has a score of this key."""
+        return wanted * self.unit + self.own - self.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,9 @@ class Basis:
     tail: bool
     scale: float
     largest: int
+    slip: float  # |a - A| of a row at most
+    length: float  # |A| of a row at most
+    own: float  # what a row's digits take off at most
 
     head: int = field(init=False)
     digits: int = field(init=False)
@@ -96,7 +111,14 @@ class Basis:
             kept = np.column_stack([kept, cut])
         return kept * self.scale, whole
 
-    def rows(self, rows: NDArray[np.float32], norms: Float64) -> RowCodes:
+    def rows(self, rows: NDArray[np.float32], norms: Float64) -> tuple[Codes, NDArray[np.bool_]]:
+        """Codes (n, depth), and which rows the bound does not cover: they must be compared in every search."""
+        coded = self.code(rows, norms)
+        outlying = (coded.slip > self.slip) | (coded.length > self.length)
+        coded.codes[outlying] = self.blank()
+        return coded.codes, outlying
+
+    def code(self, rows: NDArray[np.float32], norms: Float64) -> RowCodes:
         exact, whole = self._exact(rows, norms)
         rounded = np.clip(np.rint(exact), -self.largest, self.largest)
         codes = np.zeros((len(rows), self.depth), np.int8)
@@ -104,8 +126,8 @@ class Basis:
         codes[:, :used] = rounded
         own = np.zeros(len(rows))
         if self.digits:
-            # Rounded down, and clipped where the digits end: the bound may only grow.
-            own = np.minimum(np.floor(whole / 2 * self.scale**2), self.largest**2 * (self.digits - 1))
+            # Rounded down, and clipped: a row may only come out above its score.
+            own = np.minimum(np.floor(whole / 2 * self.scale**2), np.floor(self.own))
             self._write_digits(codes[:, used : used + self.digits], own)
         exact -= rounded
         return RowCodes(
@@ -125,60 +147,47 @@ class Basis:
             big -= part
 
     def blank(self) -> Codes:
-        """(depth,): the codes of no row."""
-        codes = np.zeros(self.depth, np.int8)
-        used = self.head + self.tail
-        codes[used + 1 : used + self.digits] = -self.largest
-        return codes
+        """(depth,): the codes of no row; hardly any search looks at their product."""
+        codes = np.zeros((1, self.depth), np.int8)
+        if self.digits:
+            used = self.head + self.tail
+            self._write_digits(codes[:, used : used + self.digits], np.array([np.floor(self.own)]))
+        return codes.reshape(-1)
 
     def probe(self, probe: Float64, norm: float) -> ProbeCode:
-        """As `rows` for one vector; written for few calls, since a small gallery's whole scan takes 30 us."""
+        """As `code` for one vector; in few calls, for with cold caches each costs as much as scanning 500 rows."""
         used = self.head + self.tail
-        exact = np.empty(used)
+        exact = np.zeros(self.depth)
         kept = exact[: self.head]
         if self.metric is Metric.COSINE:
-            np.dot(probe, self.rotation, out=kept)
+            probe.dot(self.rotation, out=kept)
             kept *= self.scale / norm
-            whole = 1.0
+            whole = self.scale**2
         else:
             centred = probe - self.mean
+            centred *= self.scale
             whole = float(centred.dot(centred))
-            np.dot(centred, self.rotation, out=kept)
-            kept *= self.scale
-        length = math.sqrt(whole * (1.0 + 2 * ROUNDING)) * self.scale
+            centred.dot(self.rotation, out=kept)
         if self.tail:
-            rest = whole - float(kept.dot(kept)) / self.scale**2
-            exact[self.head] = self.scale * math.sqrt(max(rest, 0.0) + ROUNDING * whole)
+            exact[self.head] = math.sqrt(max(whole - float(kept.dot(kept)), 0.0) + ROUNDING * whole)
+        length = math.sqrt(whole * (1.0 + 2 * ROUNDING))
         rounded = np.rint(exact)
         np.minimum(rounded, self.largest, out=rounded)
         np.maximum(rounded, -self.largest, out=rounded)
-        codes = np.zeros((1, self.depth), np.int8)
-        codes[0, :used] = rounded
-        if self.digits:
-            codes[0, used : used + self.digits] = self.largest
-            codes[0, used] = 1
         exact -= rounded
         slip = math.sqrt(exact.dot(exact))
-        own = whole / 2 if self.metric is Metric.EUCLIDEAN else 0.0
-        return ProbeCode(codes, length=length, slip=slip, own=own)
-
-    def limit(self, score: float, probe: ProbeCode, *, slip: float, length: float) -> float:
-        """No row of a block (`slip`, `length`: its maxima) whose integer product is below this has `score`."""
-        if self.metric is Metric.COSINE:
-            wanted = score * self.scale**2
-        elif score > 0:
-            return math.inf  # no distance is negative
-        else:
-            wanted = (probe.own - score * score / 2) * self.scale**2
-        error = probe.length * slip + length * probe.slip
-        spread = (probe.length + 1.0) * (length + slip + 1.0) + abs(wanted)
-        return wanted - error - ROUNDING * spread - 1e-3
-
-    def fits(self, probe: ProbeCode, *, length: float, own: float, limit: int) -> bool:
-        """Can no integer product with rows of up to `length` and `own` overflow the kernel?"""
-        if limit >= WIDE:
-            return True
-        return (probe.length + probe.slip) * length + own < limit
+        if self.digits:
+            rounded[used : used + self.digits] = self.largest
+            rounded[used] = 1
+        own = whole / 2 if self.digits else 0.0
+        spread = (length + 1.0) * (self.length + self.slip + 1.0) + own
+        return ProbeCode(
+            rounded.astype(np.int8).reshape(1, -1),
+            unit=self.scale**2,
+            own=own,
+            error=length * self.slip + self.length * slip + ROUNDING * spread + 1e-3,
+            reach=min(length + slip, self.largest * math.sqrt(used)) * self.length + self.own,
+        )
 
 
 def _mixed(columns: Float64, rng: np.random.Generator) -> Float64:
@@ -192,13 +201,14 @@ def tune(
     sample: NDArray[np.float32],
     kernel: Kernel,
     *,
+    rows: int,
     seed: int = 0,
 ) -> Basis:
-    """The cheapest basis for searches in data like `sample` (n, D), n >= 2.
+    """The cheapest basis for searches among `rows` like `sample` (n, D), n >= 2.
 
-    Cost of a row: its bytes read by the scan, and for each row the bound does not exclude a float64
-    comparison, which takes as long as SURVIVOR_BYTES of scanning. Counted at the score that one in ten
-    thousand strangers reaches, where a sensible threshold lies for any data.
+    Cost of a search: the bytes read by the scan, and for each row the bound does not exclude a float64
+    comparison, which takes as long as SURVIVOR_BYTES of scanning, the first of them FIRST_SURVIVOR_BYTES.
+    Counted at the score where a sensible threshold lies: hardly any stranger among so many rows reaches it.
     """
     rng = np.random.default_rng(seed)
     wide = sample.astype(np.float64)
@@ -212,7 +222,7 @@ def tune(
         wide -= mean
     vectors = np.linalg.eigh(wide.T @ wide / len(wide))[1][:, ::-1]
     probes = rng.permutation(len(sample))[: min(64, len(sample) // 2)]
-    wanted = _stranger_score(metric, sample, norms, probes)
+    wanted = _stranger_score(metric, sample, norms, probes, rows)
     tried: list[tuple[float, Basis]] = []
     for depth in _depths(dimension, metric):
         head = min(dimension, depth - 1 - (DIGITS if metric is Metric.EUCLIDEAN else 0))
@@ -220,17 +230,22 @@ def tune(
             continue
         full = head + 1 >= dimension
         rotation = _mixed(vectors if full else vectors[:, :head], rng)
-        basis = Basis(metric, mean, rotation, not full, 1.0, kernel.largest)
-        exact = basis._exact(sample, norms)[0]
-        basis = _scaled(basis, exact, kernel)
-        cost = basis.depth + ROW_BYTES + SURVIVOR_BYTES * _survivors(basis, sample, norms, probes, wanted)
+        basis = Basis(metric, mean, rotation, not full, 1.0, kernel.largest, 0.0, 0.0, 0.0)
+        basis = _bounded(_scaled(basis, basis._exact(sample, norms)[0], kernel), sample, norms)
+        share = _survivors(basis, sample, norms, probes, wanted)
+        cost = rows * (kernel.row_bytes(basis.depth) + SURVIVOR_BYTES * share)
+        cost += FIRST_SURVIVOR_BYTES * -math.expm1(-rows * share)
         tried.append((cost, basis))
     return min(tried, key=lambda pair: pair[0])[1]
 
 
-ROW_BYTES = 16
-HEADROOM = 1.08  # the largest code of rows not in the sample, which is up to 8,192 of them
-SURVIVOR_BYTES = 2400  # 150 ns at 16 GB/s: take 512 bytes from a random place, widen, compare
+# Rows to come over those of the sample; of a million a few exceed it.
+HEADROOM = 1.1  # in their largest coordinate and in what is rounded off
+LONGER = 1.2  # in length (Euclid)
+SURVIVOR_BYTES = 4_000  # 0.3 us at 12 GB/s: take 512 bytes from a random place, widen, compare
+
+
+FIRST_SURVIVOR_BYTES = 1_200_000  # 0.1 ms of calls with cold caches: a gallery of 10,000 is scanned in that time
 
 
 def _depths(dimension: int, metric: Metric) -> list[int]:
@@ -240,35 +255,51 @@ def _depths(dimension: int, metric: Metric) -> list[int]:
 
 
 def _scaled(basis: Basis, exact: Float64, kernel: Kernel) -> Basis:
-    """Largest scale that clips nothing of the sample (one clipped code loosens the bound of its whole block)
-    and, for a narrow kernel, leaves products in range."""
+    """Largest scale that clips nothing and, for a narrow kernel, leaves products in range."""
     scale = kernel.largest / (HEADROOM * float(np.abs(exact).max()) or 1.0)
     reach = float(np.sqrt(np.einsum("ij,ij->i", exact, exact).max())) or 1.0
     # Products reach |a||b| + |y|^2/2 at most; half the rounding of each code comes on top.
-    room = kernel.limit / (1.5 if basis.digits else 1.0)
+    room = kernel.limit / (1.5 * LONGER**2 if basis.digits else 1.0)
     scale = min(scale, max(1.0, np.sqrt(room) - np.sqrt(basis.depth) / 2 - 2) / reach)
     if basis.digits:
-        scale = min(scale, np.sqrt(2 * basis.largest**2 * (basis.digits - 1) / 1.2) / reach)
+        scale = min(scale, np.sqrt(2 * _largest_own(basis) / LONGER**2) / reach)
     return replace(basis, scale=float(scale))
 
 
-def _stranger_score(metric: Metric, sample: NDArray[np.float32], norms: Float64, probes: NDArray[np.intp]) -> float:
-    scores = [
-        np.delete(exact_scores(metric, sample, norms, sample[i].astype(np.float64), float(norms[i])), i) for i in probes
-    ]
-    return float(np.quantile(np.concatenate(scores), 0.9999))
+def _bounded(basis: Basis, sample: NDArray[np.float32], norms: Float64) -> Basis:
+    """What nearly every row keeps to; the few others are compared in every search instead of loosening the bound."""
+    coded = replace(basis, own=_largest_own(basis)).code(sample, norms)
+    slip = HEADROOM * float(coded.slip.max())
+    length = LONGER * float(coded.length.max()) if basis.digits else basis.scale + slip
+    own = min(_largest_own(basis), LONGER**2 * float(coded.own.max()))
+    return replace(basis, slip=slip, length=length, own=own)
+
+
+def _largest_own(basis: Basis) -> float:
+    return float(basis.largest**2 * max(0, basis.digits - 1))
+
+
+def _stranger_score(
+    metric: Metric, sample: NDArray[np.float32], norms: Float64, probes: NDArray[np.intp], rows: int
+) -> float:
+    """That one of twenty strangers reaches with some row, as far as the sample can tell."""
+    scores = np.concatenate(
+        [
+            np.delete(exact_scores(metric, sample, norms, sample[i].astype(np.float64), float(norms[i])), i)
+            for i in probes
+        ]
+    )
+    return float(np.quantile(scores, 1.0 - max(0.05 / rows, 5.0 / len(scores))))
 
 
 def _survivors(
     basis: Basis, sample: NDArray[np.float32], norms: Float64, probes: NDArray[np.intp], wanted: float
 ) -> float:
     """Share of rows the bound cannot exclude at `wanted`."""
-    rows = basis.rows(sample, norms)
-    wide = rows.codes.astype(np.float32)
-    slip, length = float(rows.slip.max()), float(rows.length.max())
+    wide = basis.rows(sample, norms)[0].astype(np.float32)
     total = 0
     for i in probes:
         code = basis.probe(sample[i].astype(np.float64), float(norms[i]))
-        cut = basis.limit(wanted, code, slip=slip, length=length)
-        total += int(np.count_nonzero(wide @ code.codes[0].astype(np.float32) >= cut)) - 1
+        products = wide @ code.codes[0].astype(np.float32)
+        total += int(np.count_nonzero(products >= code.limit(key(basis.metric, wanted)))) - 1
     return total / (len(probes) * len(sample))

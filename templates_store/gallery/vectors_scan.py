@@ -9,6 +9,7 @@ where it is not installed, or disagrees with numpy, a block-transposed int16 lay
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -18,12 +19,7 @@ from numpy.typing import NDArray
 Codes = NDArray[np.int8]  # (rows, depth)
 Scores = NDArray[np.integer[Any]]  # (rows,), owned by the calling thread until its next scan
 DEPTH_STEP = 16  # numkong drops to a third of its speed on depths that are no multiple of 16
-
-
-class Packed(Protocol):
-    def scan(self, probe: Codes) -> Scores:
-        """Inner products with `probe` (1, depth), in the order packed. Valid until this thread scans again."""
-        ...
+NORM_BYTES = 4  # of a packed row that no scan reads
 
 
 class Kernel(Protocol):
@@ -31,35 +27,31 @@ class Kernel(Protocol):
     limit: int  # the largest magnitude an inner product may have
     largest: int  # the largest magnitude of one code
 
-    def pack(self, codes: Codes) -> Packed: ...
+    def pack(self, codes: Codes) -> Any:
+        """A block of rows as `scan` wants it."""
+        ...
+
+    def scan(self, packs: Sequence[Any], probe: Codes) -> Scores:
+        """Inner products of all rows with `probe` (1, depth), in order. Valid until this thread scans again."""
+        ...
+
+    def row_bytes(self, depth: int) -> int:
+        """What a scan reads of a row."""
+        ...
 
 
 class _Scratch(threading.local):
-    """Output buffers by width, one set a thread: allocating per block would cost as much as a small scan."""
-
-    KEPT = 4
+    """Scores, one array a thread: allocating them anew would cost as much as a small scan."""
 
     def __init__(self) -> None:
-        self.by_width: dict[int, tuple[Any, NDArray[np.int32]]] = {}
+        self.scores = np.empty(0, np.int32)
+        self.address = 0
 
-
-class _NumkongBlock:
-    __slots__ = ("_dots", "_make", "_packed", "_scratch", "_width")
-
-    def __init__(self, numkong: Any, scratch: _Scratch, codes: Codes) -> None:
-        self._packed = numkong.dots_pack(np.ascontiguousarray(codes))
-        self._dots, self._make, self._scratch, self._width = numkong.dots_packed, numkong.zeros, scratch, len(codes)
-
-    def scan(self, probe: Codes) -> Scores:
-        kept = self._scratch.by_width
-        pair = kept.get(self._width)
-        if pair is None:
-            tensor = self._make((1, self._width), dtype="int32")
-            if len(kept) >= _Scratch.KEPT:
-                kept.pop(next(iter(kept)))
-            pair = kept[self._width] = (tensor, np.asarray(tensor)[0])
-        self._dots(probe, self._packed, out=pair[0])
-        return pair[1]
+    def reserve(self, count: int) -> NDArray[np.int32]:
+        if len(self.scores) < count:
+            self.scores = np.empty(1 << (count - 1).bit_length(), np.int32)
+            self.address = self.scores.ctypes.data
+        return self.scores[:count]
 
 
 class NumkongKernel:
@@ -71,28 +63,23 @@ class NumkongKernel:
         self._numkong = numkong
         self._scratch = _Scratch()
 
-    def pack(self, codes: Codes) -> Packed:
-        return _NumkongBlock(self._numkong, self._scratch, codes)
+    def pack(self, codes: Codes) -> Any:
+        return self._numkong.dots_pack(np.ascontiguousarray(codes))
 
-
-class _NumpyBlock:
-    __slots__ = ("_columns", "_width")
-
-    STRIPE = 4000  # values of an int16 accumulator that stay in the first-level cache; 8000 is twice as slow
-
-    def __init__(self, codes: Codes) -> None:
-        self._width = len(codes)
-        self._columns = [
-            np.ascontiguousarray(codes[start : start + self.STRIPE].T.astype(np.int16))
-            for start in range(0, self._width, self.STRIPE)
-        ]
-
-    def scan(self, probe: Codes) -> Scores:
-        wide = probe[0].astype(np.int16)
-        scores = np.empty(self._width, np.int16)
-        for i, columns in enumerate(self._columns):
-            np.einsum("j,jb->b", wide, columns, out=scores[i * self.STRIPE : (i + 1) * self.STRIPE])
+    def scan(self, packs: Sequence[Any], probe: Codes) -> Scores:
+        dots, tensor = self._numkong.dots_packed, self._numkong.from_pointer
+        widths = [pack.width for pack in packs]
+        scores = self._scratch.reserve(sum(widths))
+        address = self._scratch.address
+        for pack, width in zip(packs, widths, strict=True):
+            dots(probe, pack, out=tensor(address, (1, width), "int32"))
+            address += 4 * width
         return scores
+
+    def row_bytes(self, depth: int) -> int:
+        """More than `depth` where numkong pads: rows of 64 or 128 bytes would crowd one part of the cache."""
+        rows = 1_024
+        return int(self._numkong.PackedMatrix.packed_size(rows, depth, "int8")) // rows - NORM_BYTES
 
 
 class NumpyKernel:
@@ -102,8 +89,27 @@ class NumpyKernel:
     limit = 2**15 - 1
     largest = 127
 
-    def pack(self, codes: Codes) -> Packed:
-        return _NumpyBlock(codes)
+    STRIPE = 4000  # values of an int16 accumulator that stay in the first-level cache; 8000 is twice as slow
+
+    def pack(self, codes: Codes) -> list[NDArray[np.int16]]:
+        return [
+            np.ascontiguousarray(codes[start : start + self.STRIPE].T.astype(np.int16))
+            for start in range(0, len(codes), self.STRIPE)
+        ]
+
+    def scan(self, packs: Sequence[list[NDArray[np.int16]]], probe: Codes) -> Scores:
+        wide = probe[0].astype(np.int16)
+        stripes = [columns for pack in packs for columns in pack]
+        scores = np.empty(sum(columns.shape[1] for columns in stripes), np.int16)
+        start = 0
+        for columns in stripes:
+            stop = start + columns.shape[1]
+            np.einsum("j,jb->b", wide, columns, out=scores[start:stop])
+            start = stop
+        return scores
+
+    def row_bytes(self, depth: int) -> int:
+        return 2 * depth
 
 
 @cache
@@ -123,8 +129,8 @@ def _exact(kernel: Kernel) -> bool:
     for depth in (16, 48, 128, 512):
         codes = rng.integers(-127, 128, (97, depth), np.int8)
         codes[0], codes[1] = 127, -127
-        for probe in (codes[:1], codes[1:2], rng.integers(-127, 128, (1, depth), np.int8)):
-            expected = codes.astype(np.int32) @ probe[0].astype(np.int32)
-            if not np.array_equal(kernel.pack(codes).scan(np.ascontiguousarray(probe)), expected):
+        packs = [kernel.pack(codes[:70]), kernel.pack(codes[70:])]
+        for probe in (codes[:1], codes[1:2], codes[2:3]):
+            if not np.array_equal(kernel.scan(packs, probe), codes.astype(np.int32) @ probe[0].astype(np.int32)):
                 return False
     return True

@@ -1,43 +1,34 @@
-"""Rows of a gallery in segments: written in place past the end, published as immutable views.
+"""Rows of a gallery in segments: written in place past the end, published as immutable groups.
 
 A segment never moves its rows, so growing costs no copy of what is there (doubling one array stalls
-300 ms at a million rows). A writer appends behind the last published row, packs the open block anew and
-publishes a new view; readers hold whatever view they started with. A removed row is first marked, then
-wiped: a reader that saw the wiped row looks at the mark afterwards and drops it.
+300 ms at a million rows). A writer appends behind the last published row, packs the segment's codes anew
+and publishes; readers hold whatever they started with. A removed row is first marked, then wiped: a
+reader that saw the wiped row looks at the mark afterwards and drops it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from templates_store.gallery.vectors_basis import Basis
-from templates_store.gallery.vectors_scan import Codes, Kernel, Packed
+from templates_store.gallery.vectors_scan import Codes, Kernel
 from templates_store.template import SubjectId, TemplateId
 
-SEGMENT_ROWS = 65_536
-BLOCK_ROWS = 65_536  # packed anew at each enrolment: 2 ms; smaller blocks slow the scan by their calls
+SEGMENT_ROWS = 65_536  # packed anew at each enrolment: 2 ms; smaller ones slow the scan by their calls
 SMALLEST = 1_024
 
 Allocate = Callable[[tuple[int, int]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    packed: Packed
-    start: int
-    width: int
-    slip: float  # maxima over the block's rows, see vectors_basis.RowCodes
-    length: float
-    own: float
+Rows = NDArray[np.intp]
 
 
 class Segment:
-    """Storage for up to `capacity` rows. One writer at a time; any number of readers through views."""
+    """Storage for up to `capacity` rows. One writer at a time; any number of readers through groups."""
 
     def __init__(self, capacity: int, dimension: int, allocate: Allocate) -> None:
         self.capacity = capacity
@@ -52,11 +43,9 @@ class Segment:
         self.dead = 0
         self.version = 0  # rises with every change of what is stored
         self.basis: Basis | None = None
-        self.blocks: tuple[Block, ...] = ()
+        self.pack: Any = None  # the codes as the kernel wants them
+        self.outliers: Rows = np.empty(0, np.intp)  # rows that the basis' bound does not cover
         self._codes: Codes = np.empty((0, 0), np.int8)
-        self._slip = np.zeros(0)
-        self._length = np.zeros(0)
-        self._own = np.zeros(0)
 
     @property
     def room(self) -> int:
@@ -78,9 +67,7 @@ class Segment:
         self.alive[first:last] = True
         self.count = last
         self.version += 1
-        if self.basis is not None:
-            self._encode(first, last)
-            self._pack(first // BLOCK_ROWS, kernel)
+        self._encode(first, kernel)
 
     def remove(self, row: int, kernel: Kernel) -> None:
         self.alive[row] = False  # before the wipe: see the module's docstring
@@ -89,34 +76,25 @@ class Segment:
         self.dead += 1
         self.version += 1
         if self.basis is not None:
-            self._blank(np.array([row]))
-            number = row // BLOCK_ROWS
-            self.blocks = (*self.blocks[:number], self._block(number, kernel), *self.blocks[number + 1 :])
+            self._blank()
+            self._repack(kernel)
 
     def encode(self, basis: Basis, kernel: Kernel) -> None:
-        """Take up a basis: codes and blocks for all rows."""
+        """Take up a basis: codes of all rows."""
         self.basis = basis
+        self.outliers = np.empty(0, np.intp)
         self._codes = np.zeros((self.capacity, basis.depth), np.int8)
-        self._slip, self._length, self._own = (np.zeros(self.capacity) for _ in range(3))
-        self._encode(0, self.count)
-        self.blocks = ()
-        self._pack(0, kernel)
+        self._encode(0, kernel)
 
     def shadow(self) -> Segment:
         """The same rows under another hand, to be encoded aside while this one serves."""
-        twin = copy.copy(self)
-        twin.blocks = ()
-        return twin
+        return copy.copy(self)
 
     def adopt(self, twin: Segment, kernel: Kernel) -> None:
         """Take over what `twin`, a shadow of this segment, has encoded, and catch up with changes since."""
-        self.basis, self._codes = twin.basis, twin._codes
-        self._slip, self._length, self._own = twin._slip, twin._length, twin._own
-        self.blocks = twin.blocks
+        self.basis, self._codes, self.pack, self.outliers = twin.basis, twin._codes, twin.pack, twin.outliers
         if self.version != twin.version:
-            self._encode(twin.count, self.count)
-            self._blank(np.flatnonzero(~self.alive[: self.count]))
-            self._pack(0, kernel)
+            self._encode(twin.count, kernel)
 
     def compacted(self, dimension: int, allocate: Allocate, kernel: Kernel) -> Segment:
         """A segment with the live rows alone."""
@@ -128,49 +106,62 @@ class Segment:
         smaller.append(self.rows[rows], self.norms[rows], list(self.subjects[rows]), list(self.templates[rows]), kernel)
         return smaller
 
-    def _encode(self, first: int, last: int) -> None:
+    def _encode(self, first: int, kernel: Kernel) -> None:
+        """The rows from `first` on."""
         if self.basis is None:
             return
-        for start in range(first, last, 4096):
-            stop = min(start + 4096, last)
-            codes = self.basis.rows(self.rows[start:stop], self.norms[start:stop])
-            self._codes[start:stop] = codes.codes
-            self._slip[start:stop] = codes.slip
-            self._length[start:stop] = codes.length
-            self._own[start:stop] = codes.own
-        self._blank(np.flatnonzero(~self.alive[first:last]) + first)
+        for start in range(first, self.count, 4096):
+            stop = min(start + 4096, self.count)
+            self._codes[start:stop], outlying = self.basis.rows(self.rows[start:stop], self.norms[start:stop])
+            self.outliers = np.concatenate([self.outliers, np.flatnonzero(outlying) + start])
+        self._blank()
+        self._repack(kernel)
 
-    def _blank(self, rows: NDArray[np.intp]) -> None:
-        """Codes of removed rows: nothing of the template, and a score that hardly any search looks at."""
-        if self.basis is not None:
-            self._codes[rows] = self.basis.blank()
-            self._slip[rows] = self._length[rows] = self._own[rows] = 0.0
+    def _blank(self) -> None:
+        """Nothing of a removed template stays in the codes."""
+        if self.basis is not None and self.dead:
+            self._codes[np.flatnonzero(~self.alive[: self.count])] = self.basis.blank()
+            self.outliers = self.outliers[self.alive[self.outliers]]
 
-    def _pack(self, first: int, kernel: Kernel) -> None:
-        last = -(-self.count // BLOCK_ROWS)
-        self.blocks = (*self.blocks[:first], *(self._block(number, kernel) for number in range(first, last)))
-
-    def _block(self, number: int, kernel: Kernel) -> Block:
-        start = number * BLOCK_ROWS
-        stop = min(start + BLOCK_ROWS, self.count)
-        return Block(
-            packed=kernel.pack(self._codes[start:stop]),
-            start=start,
-            width=stop - start,
-            slip=float(self._slip[start:stop].max()),
-            length=float(self._length[start:stop].max()),
-            own=float(self._own[start:stop].max()),
-        )
-
-    def view(self) -> View:
-        return View(self, self.basis, self.blocks, self.count)
+    def _repack(self, kernel: Kernel) -> None:
+        self.pack = kernel.pack(self._codes[: self.count]) if self.count else None
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What a reader may see of a segment: rows before `count`. `blocks` cover them all if there is a basis."""
+class Group:
+    """What a reader may see of the segments that share a basis: of each its first rows."""
 
-    segment: Segment
     basis: Basis | None
-    blocks: tuple[Block, ...]
-    count: int
+    parts: tuple[tuple[Segment, int], ...]  # with how many rows
+    packs: tuple[Any, ...]
+    starts: Rows  # where each part begins in a scan of all
+    outliers: list[tuple[Segment, Rows]]
+
+    def picked(self, rows: Rows) -> list[tuple[Segment, Rows]]:
+        """Rows of the scan, ascending, as rows of their segments."""
+        if len(self.parts) == 1:
+            return [(self.parts[0][0], rows)]
+        cuts = [*np.searchsorted(rows, self.starts).tolist(), len(rows)]
+        return [
+            (self.parts[i][0], rows[cuts[i] : cuts[i + 1]] - self.starts[i])
+            for i in range(len(self.parts))
+            if cuts[i] < cuts[i + 1]
+        ]
+
+
+def grouped(segments: Iterable[Segment]) -> tuple[Group, ...]:
+    """One group; two while a new basis is being taken up."""
+    together: dict[int, list[Segment]] = {}
+    for segment in segments:
+        if segment.count:
+            together.setdefault(id(segment.basis), []).append(segment)
+    return tuple(
+        Group(
+            basis=sharing[0].basis,
+            parts=tuple((segment, segment.count) for segment in sharing),
+            packs=tuple(segment.pack for segment in sharing),
+            starts=np.cumsum([0] + [segment.count for segment in sharing[:-1]]),
+            outliers=[(segment, segment.outliers) for segment in sharing if len(segment.outliers)],
+        )
+        for sharing in together.values()
+    )

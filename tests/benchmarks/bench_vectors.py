@@ -4,8 +4,11 @@
 
 Galleries have the mean and covariance of real embeddings (SFace, dlib) and are extended to size by drawing
 from them; a genuine probe adds the measured difference between two photographs of one person. Without the
-photographs the spectra are drawn: flat as SFace's, steep as dlib's. The last lines check 10,000 adversarial
-decisions against float64 and time enrolment and removal.
+photographs the spectra are drawn: flat as SFace's, steep as dlib's. The threshold is that of FPIR 1 % at the
+gallery's size. Times are of the thread's processor; each probe is asked several times, in a random order
+among the competitors, and its median counts: what the machine does besides is not the search's. "all" is the
+99th percentile of every single call over the median, faiss' own beside it. Ends with the memory, enrolment and
+removal at their worst, and 10,000 adversarial decisions against float64.
 """
 
 from __future__ import annotations
@@ -16,11 +19,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and faiss load the
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
+import contextlib
+import ctypes
+import gc
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -31,14 +39,19 @@ from rich.table import Table
 
 from templates_store.gallery.vectors import Metric, VectorGallery
 from templates_store.gallery.vectors_basis import exact_scores
-from templates_store.gallery.vectors_scan import best_kernel
+from templates_store.gallery.vectors_scan import NumpyKernel, best_kernel
+from templates_store.gallery.vectors_segment import SEGMENT_ROWS
 from templates_store.template import Candidate, SubjectId, TemplateId
 from tests.shared_data import SHARED
 
 Rows = NDArray[np.float32]
 GOALS = {("sface", 10_000): 1.2, ("sface", 100_000): 2.5, ("sface", 1_000_000): 2.0}
 GOALS |= {("dlib", 100_000): 3.5, ("dlib", 1_000_000): 3.5}
-console = Console(width=150)
+P99_GOAL = 2.0  # times the median
+WRITE_GOAL_MS = 10.0
+FPIR = 0.01
+SMALLEST_WEIGHED = 100_000  # rows; below it the allocator's habits outweigh the gallery
+console = Console(width=180)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,6 @@ class Source:
     mean: NDArray[np.float64]
     between: NDArray[np.float64]  # factor of the covariance of embeddings
     within: NDArray[np.float64]  # factor of the covariance of one person's
-    threshold: float
     margin: float
 
     def rows(self, rng: np.random.Generator, count: int) -> Rows:
@@ -72,19 +84,19 @@ class Source:
 
 def source(name: str, people_measured: int) -> Source:
     metric = Metric.COSINE if name == "sface" else Metric.EUCLIDEAN
-    threshold, margin = (0.5, 0.03) if name == "sface" else (-0.42, 0.02)  # about FPIR 1 % at 1,000 people
+    margin = 0.03 if name == "sface" else 0.02
     if not (SHARED / "faces" / "lfw").is_dir():
         console.print(f"{name}: photographs absent, drawn spectrum")
         steep = np.exp(-np.arange(128) / (12.0 if name == "dlib" else 90.0))
         steep *= 0.55 / np.sqrt((steep**2).sum())
-        return Source(name, metric, np.full(128, 0.02), np.diag(steep), np.diag(steep) * 0.5, threshold, margin)
+        return Source(name, metric, np.full(128, 0.02), np.diag(steep), np.diag(steep) * 0.5, margin)
     from tests.accuracy.faces import measure_all, people
 
     found = measure_all(name, people(people_measured))
     vectors = {person: [m.probe for m in items if m.probe is not None] for person, items in found.items()}
     every = np.array([vector for items in vectors.values() for vector in items], np.float64)
     pairs = np.array([(items[0] - items[1]) / np.sqrt(2.0) for items in vectors.values() if len(items) > 1], np.float64)
-    return Source(name, metric, every.mean(0), _factor(every), _factor(pairs), threshold, margin)
+    return Source(name, metric, every.mean(0), _factor(every), _factor(pairs), margin)
 
 
 def _factor(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,93 +104,160 @@ def _factor(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)), np.float64)
 
 
-def compare(data: Source, count: int, probes: int) -> list[str]:
+def compare(data: Source, count: int, probes: int, repeats: int) -> list[str]:
     rng = np.random.default_rng(0)
     rows = data.rows(rng, count)
     gallery = VectorGallery(rows.shape[1], metric=data.metric, background=False)
+    before = _memory(reset=True)[0]
     started = time.perf_counter()
-    for at in range(0, count, 65_536):
-        gallery.add_many((SubjectId(f"s{i}"), TemplateId(f"t{i}"), rows[i]) for i in range(at, min(at + 65_536, count)))
-    loaded = time.perf_counter() - started
+    for at in range(0, count, SEGMENT_ROWS):
+        part = range(at, min(at + SEGMENT_ROWS, count))
+        gallery.add_many((SubjectId(f"s{i}"), TemplateId(f"t{i}"), rows[i]) for i in part)
     gallery.maintain()
-    tuned = time.perf_counter() - started - loaded
+    loaded = time.perf_counter() - started
+    held, peak = _memory()
+    console.print(f"{data.name}, {count:,} rows: loaded in {loaded:.1f} s")
+    if count >= SMALLEST_WEIGHED:
+        a_row, at_most = (held - before) / count, (peak - before) / count
+        faiss_row = 4 * rows.shape[1]
+        console.print(
+            f"{a_row:.0f} bytes a row with ids and codes, at most {at_most:.0f} while loading (faiss {faiss_row})"
+        )
     indexes: dict[str, Any] = {"faiss L2": faiss.IndexFlatL2(rows.shape[1])}
     if data.metric is Metric.COSINE:
         indexes["faiss IP"] = faiss.IndexFlatIP(rows.shape[1])
     for index in indexes.values():
         index.add(rows)
-    out = np.empty(count, np.float32)
-    title = f"{data.name}, {count} rows, {best_kernel().name}; loaded {loaded:.1f} s, tuned {tuned:.1f} s"
-    table = Table(title=f"{title}; ms of processor time")
-    for column in (
-        "probes",
-        "decision",
-        "p99",
-        "best 2",
-        *indexes,
-        "gemv",
-        "faiss / ours",
-        "gemv / ours",
-        "p99 / median",
-    ):
+    best = [gallery.search(stranger, k=1)[0].score for stranger in data.rows(rng, 200)]
+    threshold = float(np.quantile(best, 1.0 - FPIR))
+    basis = gallery._snapshot[0].basis
+    depth = f"{basis.depth} int8 a row" if basis is not None else "float64"
+    table = Table(title=f"{data.name}, {count:,} rows, {depth}, threshold {threshold:.3f}; ms of processor time")
+    heads = ["probes", "decision", "p99", "p99 / median", "all", "faiss: all", "best 2", *indexes, "gemv"]
+    for column in (*heads, "faiss / decision", "faiss / best 2", "gemv / decision"):
         table.add_column(column)
     missed = []
-    kinds = {"genuine": data.probes(rng, rows, probes), "impostor": data.rows(rng, probes)}
-    for kind, vectors in kinds.items():
-        times: dict[str, list[float]] = defaultdict(list)
-        for vector in vectors:
-            actions: dict[str, Callable[[], object]] = {
-                "decision": partial(gallery.best_two, vector, threshold=data.threshold, margin=data.margin),
-                "best 2": partial(gallery.search, vector, k=2),
-                "gemv": partial(_gemv, rows, vector, out),
-                **{name: partial(index.search, vector[None], 2) for name, index in indexes.items()},
-            }
-            for name in rng.permutation(list(actions)):  # nobody always runs on the caches another left
-                _clock(times[name], actions[name])
-        median = {name: float(np.median(values)) for name, values in times.items()}
-        p99 = float(np.quantile(times["decision"], 0.99))
-        ratio = min(median[name] for name in indexes) / median["decision"]
+    for kind, vectors in {"genuine": data.probes(rng, rows, probes), "impostor": data.rows(rng, probes)}.items():
+        times = _timed(gallery, indexes, rows, vectors, threshold=threshold, margin=data.margin, repeats=repeats)
+        each = {name: np.median(values, axis=1) for name, values in times.items()}
+        median = {name: float(np.median(values)) for name, values in each.items()}
+        single = {name: float(np.quantile(values, 0.99)) / median[name] for name, values in times.items()}
+        p99 = float(np.quantile(each["decision"], 0.99))
+        fastest = min(indexes, key=lambda name: median[name])
+        ratio = median[fastest] / median["decision"]
         table.add_row(
             kind,
             f"{median['decision']:.3f}",
             f"{p99:.3f}",
+            f"{p99 / median['decision']:.2f}",
+            f"{single['decision']:.2f}",
+            f"{single[fastest]:.2f}",
             f"{median['best 2']:.3f}",
             *(f"{median[name]:.3f}" for name in indexes),
             f"{median['gemv']:.3f}",
             f"{ratio:.2f}",
+            f"{median[fastest] / median['best 2']:.2f}",
             f"{median['gemv'] / median['decision']:.2f}",
-            f"{p99 / median['decision']:.2f}",
         )
         goal = GOALS.get((data.name, count))
         if goal is not None and ratio < goal:
             missed.append(f"{data.name} {count} {kind}: {ratio:.2f}x faiss, wanted {goal}x")
+        if p99 > P99_GOAL * median["decision"]:
+            missed.append(f"{data.name} {count} {kind}: p99 {p99 / median['decision']:.2f}x the median")
     console.print(table)
-    _writes(gallery, data, rng)
-    return missed
+    _together(gallery, data.rows(rng, probes), threshold=threshold, margin=data.margin)
+    return missed + _writes(gallery, data, rng)
 
 
-def _gemv(rows: Rows, probe: Rows, out: Rows) -> int:
-    return int(np.dot(rows, probe, out=out).argmax())
+def _timed(
+    gallery: VectorGallery,
+    indexes: dict[str, Any],
+    rows: Rows,
+    vectors: Rows,
+    *,
+    threshold: float,
+    margin: float,
+    repeats: int,
+) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds (probes, repeats) of each competitor."""
+    rng = np.random.default_rng(2)
+    out = np.empty(len(rows), np.float32)
+    actions: dict[str, Callable[[Rows], object]] = {
+        "decision": partial(gallery.best_two, threshold=threshold, margin=margin),
+        "best 2": partial(gallery.search, k=2),
+        "gemv": lambda vector: np.dot(rows, vector, out=out).argmax(),
+        **{name: partial(_nearest, index) for name, index in indexes.items()},
+    }
+    times = {name: np.zeros((len(vectors), repeats)) for name in actions}
+    for repeat in range(repeats):  # far apart, so that a busy moment of the machine meets a probe once
+        for i in rng.permutation(len(vectors)):
+            for name in rng.permutation(list(actions)):  # nobody always runs on the caches another left
+                times[name][i, repeat] = _clocked(actions[name], vectors[i])
+    return times
 
 
-def _clock(times: list[float], action: Callable[..., object], *args: object, **options: object) -> None:
-    """Processor time of this thread, which does all of the work: other programs on the machine do not count."""
+def _nearest(index: Any, vector: Rows) -> object:
+    return index.search(vector[None], 2)
+
+
+def _clocked(action: Callable[..., object], *args: object) -> float:
+    """Milliseconds of this thread's processor, which does all of the work: other programs do not count."""
     started = time.thread_time()
-    action(*args, **options)
-    times.append((time.thread_time() - started) * 1e3)
+    action(*args)
+    return (time.thread_time() - started) * 1e3
 
 
-def _writes(gallery: VectorGallery, data: Source, rng: np.random.Generator) -> None:
-    vectors = data.rows(rng, 100)
-    enrol: list[float] = []
-    remove: list[float] = []
-    for i, vector in enumerate(vectors):
-        _clock(enrol, gallery.add, SubjectId(f"new{i}"), TemplateId(f"new{i}"), vector)
-        _clock(remove, gallery.remove, SubjectId(f"s{i * 97 % max(1, len(gallery) - 200)}"))
+def _memory(*, reset: bool = False) -> tuple[int, int]:
+    """Resident bytes of this process, and the most since the last reset."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    now, most = (int(status[field].split()[0]) * 1024 for field in ("VmRSS", "VmHWM"))
+    return now, most
+
+
+def _together(gallery: VectorGallery, vectors: Rows, *, threshold: float, margin: float) -> None:
+    """Two threads against one, by the clock on the wall."""
+
+    def work() -> None:
+        for vector in vectors:
+            gallery.best_two(vector, threshold=threshold, margin=margin)
+
+    def elapsed(count: int) -> float:
+        threads = [threading.Thread(target=work) for _ in range(count)]
+        started = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - started
+
+    gain = np.median([2 * elapsed(1) / elapsed(2) for _ in range(5)])
+    console.print(
+        f"two probes at once: {gain:.2f} times as many a second (by the wall clock, load {os.getloadavg()[0]:.1f})"
+    )
+
+
+def _writes(gallery: VectorGallery, data: Source, rng: np.random.Generator) -> list[str]:
+    """One at a time, through the end of a full segment into the next."""
+    stored = len(gallery)
+    if stored > SEGMENT_ROWS:
+        filler = data.rows(rng, -stored % SEGMENT_ROWS)[:-75]
+        gallery.add_many((SubjectId(f"f{i}"), TemplateId(f"f{i}"), row) for i, row in enumerate(filler))
+        gallery.maintain()  # in use this runs in the background
+    vectors = data.rows(rng, 150)
+    enrol = [_clocked(gallery.add, SubjectId(f"new{i}"), TemplateId(f"new{i}"), vectors[i]) for i in range(150)]
+    remove = [_clocked(gallery.remove, SubjectId(f"s{i * (stored // 150)}")) for i in range(150)]
     console.print(
         f"enrol median {np.median(enrol):.2f} ms, worst {max(enrol):.2f}; "
-        f"remove median {np.median(remove):.2f} ms, worst {max(remove):.2f} (goal: worst below 10)"
+        f"remove median {np.median(remove):.2f} ms, worst {max(remove):.2f} (goal: worst below {WRITE_GOAL_MS:.0f})"
     )
+    if max(*enrol, *remove) < WRITE_GOAL_MS:
+        return []
+    return [f"{data.name} {stored}: a write took {max(*enrol, *remove):.1f} ms"]
 
 
 def adversarial(data: Source, decisions: int) -> list[str]:
@@ -186,12 +265,13 @@ def adversarial(data: Source, decisions: int) -> list[str]:
     rng = np.random.default_rng(1)
     done = wrong = 0
     while done < decisions:
-        count = int(rng.choice([1, 2, 3, 100, 300, 2_000, 5_000]))
+        count = int(rng.choice([1, 2, 3, 100, 300, 2_000, 5_000, 20_000]))
         rows = data.rows(rng, count)
         people = np.array([f"s{i}" for i in rng.integers(0, max(1, count * 2 // 3), count)], object)
         for _ in range(count // 20):
             rows[rng.integers(count)] = rows[rng.integers(count)]
-        gallery = VectorGallery(rows.shape[1], metric=data.metric, background=False)
+        kernel = NumpyKernel() if rng.random() < 0.3 else best_kernel()
+        gallery = VectorGallery(rows.shape[1], metric=data.metric, kernel=kernel, background=False)
         gallery.add_many((SubjectId(p), TemplateId(str(i)), rows[i]) for i, p in enumerate(people))
         norms = np.sqrt(np.square(rows, dtype=np.float64).sum(1))
         for _ in range(60):
@@ -226,20 +306,44 @@ def _beside(value: float) -> tuple[float, float, float]:
     return value, float(np.nextafter(value, np.inf)), float(np.nextafter(value, -np.inf))
 
 
+def _kernels() -> str:
+    """Who runs on which instructions: nobody may be held back."""
+    try:
+        import numkong
+
+        found = [name for name, there in numkong.get_capabilities().items() if there and name != "serial"]
+        ours = f"numkong {version('numkong')} ({', '.join(found)})"
+    except ImportError:
+        ours = "no numkong"
+    blas = "unknown"
+    for library in Path(np.__file__).parent.parent.glob("numpy.libs/libscipy_openblas*"):
+        core = ctypes.CDLL(str(library)).scipy_openblas_get_corename64_
+        core.restype = ctypes.c_char_p
+        blas = core().decode()
+    forced = os.environ.get("OPENBLAS_CORETYPE", "not set")
+    return (
+        f"kernels: ours {best_kernel().name}, {ours}; numpy {np.__version__} with OpenBLAS {blas} "
+        f"(OPENBLAS_CORETYPE {forced}); faiss {faiss.__version__} {faiss.get_compile_options().strip()}; "
+        "one thread each"
+    )
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="vectors")
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--engine", choices=["sface", "dlib"], nargs="*", default=["sface", "dlib"])
-    parser.add_argument("--probes", type=int, default=40, help="of each kind")
+    parser.add_argument("--probes", type=int, default=100, help="of each kind")
+    parser.add_argument("--repeats", type=int, default=5, help="of each probe; their median counts")
     parser.add_argument("--people", type=int, default=160, help="whose photographs give the covariance")
     parser.add_argument("--decisions", type=int, default=10_000)
     options, _ = parser.parse_known_args(argv)
     faiss.omp_set_num_threads(1)
+    console.print(_kernels())
     missed: list[str] = []
     for name in options.engine:
         data = source(name, options.people)
         for count in options.rows:
-            missed += compare(data, count, options.probes)
+            missed += compare(data, count, options.probes, options.repeats)
         missed += adversarial(data, options.decisions)
     if missed:
         raise SystemExit("; ".join(missed))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,29 +14,11 @@ from templates_store.errors import BadTemplate, Duplicate
 from templates_store.gallery.vectors import Metric, VectorGallery
 from templates_store.gallery.vectors_scan import Kernel, NumpyKernel, best_kernel
 from templates_store.template import Candidate, SubjectId, TemplateId
+from tests.templates_store.gallery.vectors_oracle import decided, oracle
 
 Rows = NDArray[np.float32]
 KERNELS = [best_kernel(), NumpyKernel()]
 METRICS = list(Metric)
-
-
-def oracle(metric: Metric, rows: Rows, subjects: Sequence[str], probe: NDArray[np.floating]) -> list[Candidate]:
-    """Every row in float64, one at a time."""
-    q = probe.astype(np.float64)
-    best: dict[str, float] = {}
-    for row, subject in zip(rows.astype(np.float64), subjects, strict=True):
-        if metric is Metric.COSINE:
-            score = float((row * q).sum() / (np.sqrt((row * row).sum()) * np.sqrt((q * q).sum())))
-        else:
-            score = -float(np.sqrt(((row - q) ** 2).sum()))
-        best[subject] = max(score, best.get(subject, -np.inf))
-    return [Candidate(SubjectId(s), v) for s, v in sorted(best.items(), key=lambda item: (-item[1], item[0]))]
-
-
-def decided(ranked: list[Candidate], threshold: float, margin: float) -> list[Candidate]:
-    if not ranked or ranked[0].score < threshold:
-        return []
-    return ranked[: 2 if len(ranked) > 1 and ranked[0].score - ranked[1].score < margin else 1]
 
 
 def faces(rng: np.random.Generator, people: int, each: int, dimension: int, *, steep: bool) -> tuple[Rows, list[str]]:
@@ -260,6 +243,82 @@ def test_readers_see_whole_subjects_while_writers_work() -> None:
     assert len(gallery) == len(kept)
     expected = oracle(Metric.COSINE, rows[kept], [subjects[i] for i in kept], rows[701])
     assert gallery.search(rows[701], k=3) == expected[:3]
+
+
+def test_a_search_waits_for_no_writer() -> None:
+    """Readers take no lock: they answer while a writer holds it."""
+    rng = np.random.default_rng(10)
+    rows, subjects = faces(rng, 400, 1, 16, steep=False)
+    gallery = loaded(Metric.COSINE, rows, subjects)
+    found: list[list[Candidate]] = []
+    with gallery._write:
+        reader = threading.Thread(target=lambda: found.append(gallery.best_two(rows[3], threshold=0.9, margin=0.0)))
+        reader.start()
+        reader.join(timeout=30)
+    assert [candidates[0].subject_id for candidates in found] == [subjects[3]]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_the_bound_does_not_cover_are_found_and_leave_with_their_subject(
+    metric: Metric, kernel: Kernel
+) -> None:
+    """Here half of all, since the basis is told to bear half of the rounding it bears."""
+    rng = np.random.default_rng(11)
+    rows, subjects = faces(rng, 600, 1, 64, steep=False)
+    gallery = loaded(metric, rows, subjects, kernel)
+    (segment,) = gallery._segments
+    assert segment.basis is not None
+    slip = segment.basis.code(rows, np.linalg.norm(rows.astype(np.float64), axis=1)).slip
+    segment.encode(replace(segment.basis, slip=float(np.median(slip))), gallery._kernel)
+    gallery._publish()
+    outlying = segment.outliers.tolist()
+    assert len(outlying) == 300
+    for i in (*outlying[:10], *range(10)):
+        ranked = oracle(metric, rows, subjects, rows[i])
+        assert gallery.search(rows[i], k=2) == ranked[:2]
+        assert gallery.best_two(rows[i], threshold=ranked[0].score, margin=0.0) == ranked[:1]
+    first = outlying[0]
+    gallery.remove(SubjectId(subjects[first]))
+    left = oracle(metric, np.delete(rows, first, 0), [s for s in subjects if s != subjects[first]], rows[first])
+    assert gallery.search(rows[first], k=2) == left[:2]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_many_templates_alike_are_searched_to_the_end(metric: Metric) -> None:
+    """The best rows are all one person's, hundreds of them: the second person must be found behind them."""
+    rng = np.random.default_rng(12)
+    rows, subjects = faces(rng, 500, 1, 32, steep=False)
+    crowd = np.repeat(rows[:1], 700, 0) + rng.standard_normal((700, 32)).astype(np.float32) * np.float32(1e-3)
+    every, names = np.concatenate([rows, crowd]), [*subjects, *["crowd"] * 700]
+    gallery = loaded(metric, every, names)
+    expected = oracle(metric, every, names, rows[0])
+    assert gallery.search(rows[0], k=3) == expected[:3]
+    assert gallery.best_two(rows[0], threshold=-3.0, margin=9.0) == expected[:2]
+    assert gallery.best_two(rows[0], threshold=expected[0].score, margin=0.0) == expected[:1]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_answers_stay_while_a_new_basis_is_taken_up(metric: Metric) -> None:
+    """Segments of two bases at once, and one of none: the spectrum changes as the gallery grows."""
+    rng = np.random.default_rng(13)
+    old, _ = faces(rng, 1_000, 1, 32, steep=True)
+    new, _ = faces(rng, 3_500, 1, 32, steep=False)
+    every = np.concatenate([old, new])
+    names = [f"s{i}" for i in range(len(every))]
+    gallery = loaded(metric, old, names[: len(old)])
+    gallery.add_many((SubjectId(names[i]), TemplateId(f"n{i}"), every[i]) for i in range(len(old), len(every)))
+    gallery._retune()
+    gallery._recode(gallery._segments[0])
+    gallery._publish()
+    assert len(gallery._snapshot) == 2
+    for probe in (*old[:3], *new[:3], old[4] + new[4]):
+        expected = oracle(metric, every, names, probe)
+        assert gallery.search(probe, k=2) == expected[:2]
+        gap = expected[0].score - expected[1].score
+        for margin in (0.0, gap, float(np.nextafter(gap, 9.0))):
+            answer = gallery.best_two(probe, threshold=expected[0].score, margin=margin)
+            assert answer == decided(expected, expected[0].score, margin)
 
 
 def test_a_sample_holds_live_rows_with_their_subjects() -> None:

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from templates_store.gallery.vectors_basis import Basis, Metric, exact_scores, tune
-from templates_store.gallery.vectors_scan import Kernel, NumpyKernel, best_kernel
+from templates_store.gallery.vectors_basis import Basis, Metric, exact_scores, key, tune
+from templates_store.gallery.vectors_scan import Kernel, NumkongKernel, NumpyKernel, best_kernel
 
 
 @pytest.fixture
@@ -21,7 +21,13 @@ def test_a_scan_is_the_integer_product(kernel: Kernel, rows: int) -> None:
     codes = rng.integers(-15, 16, (rows, 64), np.int8)
     probe = rng.integers(-15, 16, (1, 64), np.int8)
     expected = codes.astype(np.int32) @ probe[0].astype(np.int32)
-    assert np.array_equal(kernel.pack(codes).scan(probe), expected)
+    packs = [kernel.pack(codes[:1]), kernel.pack(codes[1:])] if rows > 1 else [kernel.pack(codes)]
+    assert np.array_equal(kernel.scan(packs, probe), expected)
+
+
+def test_numkong_is_taken_where_it_counts_right(fresh: None) -> None:
+    pytest.importorskip("numkong")
+    assert best_kernel().name == NumkongKernel.name
 
 
 def test_numpy_stands_in_where_numkong_is_absent(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,24 +51,29 @@ def test_no_row_below_the_limit_has_the_score(metric: Metric, kernel: Kernel, de
     rows = (rng.standard_normal((400, 64)) * np.exp(-np.arange(64) / decay)).astype(np.float32)
     rows[0] *= 40.0  # beyond what the basis was tuned for: clipped, and the bound must know
     norms = np.sqrt(np.square(rows, dtype=np.float64).sum(1))
-    basis = tune(metric, rows[1:300], kernel)
-    coded = basis.rows(rows, norms)
+    basis = tune(metric, rows[1:300], kernel, rows=400)
+    codes, outlying = basis.rows(rows, norms)
+    assert outlying.nonzero()[0].tolist() in ([], [0])
     for probe in (rows[0], rows[7], -rows[9], rows[350] + rows[351]):
         wide = probe.astype(np.float64)
         norm = float(np.sqrt(np.square(wide).sum()))
         scores = exact_scores(metric, rows, norms, wide, norm)
         code = basis.probe(wide, norm)
-        products = coded.codes.astype(np.int64) @ code.codes[0].astype(np.int64)
-        for i, product in enumerate(products):
-            limit = basis.limit(float(scores[i]), code, slip=float(coded.slip[i]), length=float(coded.length[i]))
-            assert product >= limit
+        products = codes.astype(np.int64) @ code.codes[0].astype(np.int64)
+        limits = np.array([code.limit(key(metric, float(score))) for score in scores])
+        assert (products[~outlying] >= limits[~outlying]).all()
+        assert np.abs(products).max() <= code.reach
+
+
+def tuned(decay: float, rows: int) -> Basis:
+    sample = np.random.default_rng(6).standard_normal((2000, 128)) * np.exp(-np.arange(128) / decay)
+    return tune(Metric.COSINE, sample.astype(np.float32), best_kernel(), rows=rows)
 
 
 def test_a_steep_spectrum_is_scanned_in_fewer_dimensions_than_a_flat_one() -> None:
-    rng = np.random.default_rng(6)
+    assert tuned(8.0, 100_000).depth <= 48 < 80 <= tuned(1000.0, 100_000).depth
 
-    def tuned(decay: float) -> Basis:
-        rows = rng.standard_normal((2000, 128)) * np.exp(-np.arange(128) / decay)
-        return tune(Metric.COSINE, rows.astype(np.float32), best_kernel())
 
-    assert tuned(8.0).depth <= 48 < 80 <= tuned(1000.0).depth
+def test_a_small_gallery_is_scanned_in_more_dimensions_than_a_large_one() -> None:
+    """There one row that must be compared costs more than the scan."""
+    assert tuned(60.0, 2_000).depth > tuned(60.0, 1_000_000).depth
