@@ -32,7 +32,7 @@ from edge_agent.matching.calibration import (
     write_table,
 )
 from edge_agent.matching.decision import Targets
-from edge_agent.matching.face import engine
+from edge_agent.matching.face_engine import engine
 from edge_agent.matching.fingerprint import FingerprintEngine
 from edge_agent.matching.pipelines import METRICS
 from edge_agent.policy.consent import Terms

@@ -12,15 +12,14 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edge_agent.matching import finger_quality, minutiae_record
 from edge_agent.matching.models import model_path
+from edge_agent.matching.networks import session
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.matching.record_values import BadRecord
 from templates_store.gallery.finger_code import prepare
@@ -58,12 +57,7 @@ class FingerprintEngine:
     format = FROM_IMAGE
 
     def __init__(self, *, parallel: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._session: Any = onnxruntime.InferenceSession(
-            str(model_path(*LEADER)), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session(model_path(*LEADER))
         self._running = threading.Semaphore(parallel)
 
     def sample(self, image: NDArray[np.uint8], *, dpi: float) -> FingerSample | Refused:

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.matching import face, face_yunet, quality
-from edge_agent.matching.face import FaceEngine, FaceSample, Frame, YunetSface
+from edge_agent.matching import face_alignment, face_engine, face_sface, face_yunet, networks, quality
+from edge_agent.matching.face import FaceEngine, FaceSample, Frame
+from edge_agent.matching.face_engine import YunetEngine, embedder
 from edge_agent.matching.quality import FaceQuality, Gates
 from tests.shared_data import SHARED
 
@@ -47,11 +48,7 @@ class Measured:
 
 
 def ungated(name: str) -> FaceEngine:
-    if name == "sface":
-        return YunetSface(probe_gates=ANY, enrolment_gates=ANY)
-    from edge_agent.matching.face_dlib import DlibResnet
-
-    return DlibResnet(probe_gates=ANY, enrolment_gates=ANY)
+    return YunetEngine(embedder(name), probe_gates=ANY, enrolment_gates=ANY)
 
 
 def people(limit: int) -> dict[str, list[Path]]:
@@ -72,7 +69,8 @@ def measure_all(
 ) -> dict[str, list[Measured]]:
     """Every photograph through the engine; what was measured before by the same code comes from the cache."""
     key = hashlib.sha256()
-    for source in (face, face_yunet, quality.measure, quality.sharpness):  # not the gates: they are not applied
+    measured_by = (face_engine, face_yunet, face_alignment, face_sface, networks)
+    for source in (*measured_by, quality.measure, quality.sharpness):  # not the gates: they are not applied
         key.update(inspect.getsource(source).encode())
     key.update(inspect.getsource(change).encode() if change else b"")
     cache = Path(tempfile.gettempdir()) / "edge-agent-accuracy" / f"{name}-{label}-{key.hexdigest()[:16]}.pickle"

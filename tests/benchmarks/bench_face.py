@@ -20,7 +20,8 @@ from rich.table import Table
 
 from edge_agent.matching.calibration import shipped_calibration
 from edge_agent.matching.decision import Targets, Thresholds, identify
-from edge_agent.matching.face import FaceSample, YunetSface
+from edge_agent.matching.face import FaceSample
+from edge_agent.matching.face_engine import engine as face_engine
 from templates_store.gallery.vectors import VectorGallery
 from templates_store.template import SubjectId, TemplateId
 from tests.accuracy.faces import people
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--enrolled", type=int, default=10_000)
     parser.add_argument("--frames", type=int, default=25)
     options, _ = parser.parse_known_args(argv)
-    engine = YunetSface()
+    engine = face_engine()
     rng = np.random.default_rng(0)
     strangers = rng.standard_normal((options.enrolled, engine.format.dimension)).astype(np.float32)
     gallery = VectorGallery(engine.format.dimension, metric=engine.metric, background=False)
