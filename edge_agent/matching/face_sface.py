@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_agent.matching.face import Frame, Vector
-from edge_agent.matching.networks import unpacked_session
+from edge_agent.matching.networks import session
 from edge_agent.matching.quality import Face
 from templates_store.gallery.vectors_basis import Metric
 from templates_store.template import TemplateFormat
@@ -28,7 +28,7 @@ class Sface:
     metric = Metric.COSINE
 
     def __init__(self) -> None:
-        self._session = unpacked_session(*MODEL, free=(0,))
+        self._session = session(*MODEL, free=(0,))
 
     def embed(self, frame: Frame, face: Face, crop: Frame, *, mirrored: bool) -> Vector:
         """Averaging with the mirror image steadies a reference; a probe is spared the time."""

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.matching.face import Frame, checked
-from edge_agent.matching.networks import unpacked_session
+from edge_agent.matching.networks import session
 from edge_agent.matching.quality import Face
 
 MODEL = (
@@ -52,7 +52,7 @@ class Yunet:
 
     def __init__(self) -> None:
         cv2.setNumThreads(1)  # for its scaling and turning of images too: one thread a probe
-        self._session = unpacked_session(*MODEL, free=(2, 3))
+        self._session = session(*MODEL, free=(2, 3))
         self._outputs = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES]
 
     def detect(self, frame: Frame) -> list[Face]:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.matching import finger_quality, minutiae_record
-from edge_agent.matching.models import model_path
 from edge_agent.matching.networks import session
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.matching.record_values import BadRecord
@@ -57,7 +56,7 @@ class FingerprintEngine:
     format = FROM_IMAGE
 
     def __init__(self, *, parallel: int = 1) -> None:
-        self._session = session(model_path(*LEADER))
+        self._session = session(*LEADER)
         self._running = threading.Semaphore(parallel)
 
     def sample(self, image: NDArray[np.uint8], *, dpi: float) -> FingerSample | Refused:
