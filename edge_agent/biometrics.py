@@ -25,7 +25,7 @@ from edge_agent.matching.calibration import (
     Calibration,
     CalibrationError,
     impostor_scores,
-    measured,
+    measured_on_site,
     read_table,
     recalibrated,
     shipped_calibration,
@@ -183,7 +183,7 @@ class Biometrics:
                     continue
                 scores, comparisons = self._strangers(modality, purpose, pipeline)
                 try:
-                    curve = measured(pipeline, scores, comparisons=comparisons, measured_on="this site's gallery")
+                    curve = measured_on_site(pipeline, scores, comparisons=comparisons)
                 except CalibrationError as exc:
                     log.info("calibration_kept pipeline=%s reason=%s", pipeline, exc)
                 else:

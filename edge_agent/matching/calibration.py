@@ -128,15 +128,11 @@ def impostor_scores(
     return kept, made
 
 
-def calibrated_on_site(
-    shipped: Calibration, vectors: NDArray[np.float32], subjects: Sequence[str], *, metric: Metric
-) -> Calibration:
-    """The shipped curve sharpened by a gallery's own strangers. Raises CalibrationError if they are too few."""
-    scores, made = impostor_scores(vectors, subjects, metric=metric)
-    if made < LEAST_COMPARISONS:
-        raise CalibrationError(f"a gallery of {len(set(subjects))} people is too small to calibrate on")
-    where = f"the site's gallery, {len(set(subjects))} people, {made} comparisons"
-    return recalibrated(shipped, measured(shipped.pipeline, scores, comparisons=made, measured_on=where))
+def measured_on_site(pipeline: str, impostors: ArrayLike, *, comparisons: int) -> Calibration:
+    """Curve of a site's own strangers. Raises CalibrationError if they are too few to say anything."""
+    if comparisons < LEAST_COMPARISONS:
+        raise CalibrationError(f"{comparisons} comparisons between different people; {LEAST_COMPARISONS} are needed")
+    return measured(pipeline, impostors, comparisons=comparisons, measured_on="this site's gallery")
 
 
 def recalibrated(shipped: Calibration, site: Calibration) -> Calibration:
