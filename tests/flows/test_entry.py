@@ -498,6 +498,9 @@ async def test_a_challenge_must_be_passed_by_the_one_who_began_it(
         s.entry.look("gate")
         passage = await s.passage()
         assert passage.granted is granted
+        [told] = await s.events("access.")
+        assert told.event.data["pad"] == ("active" if granted else "none")
+        assert await s.shown() in (Feedback.TURN_LEFT, Feedback.TURN_RIGHT)
         if granted:
             assert passage.pad is PadState.ACTIVE
         else:
