@@ -27,7 +27,7 @@ from templates_store.gallery.finger_template import MinutiaeTemplate
 from tests.shared_data import SHARED
 
 NAME = re.compile(r"(\d+)_(\d+)\.(tif|tiff|png|bmp)$")
-DPI = {"2002db2": 569.0, "2004db3": 512.0}  # as the organisers state; 500 elsewhere
+DPI = {"2002db2": 569.0, "2004db3": 512.0, "2006db1": 250.0, "2006db2": 569.0}  # as stated; 500 elsewhere
 R30X_WIDTH, R30X_HEIGHT = 256, 288
 MIN_CONTRAST = 15.0  # standard deviation in a window of two ridges: a finger lies there
 CALIBRATION = Path(__file__).resolve().parents[2] / "edge_agent" / "matching" / "calibration_finger.json"
