@@ -61,7 +61,7 @@ class YunetEngine:
 
 
 def embedder(name: str) -> Embedder:
-    """ "sface" or "dlib". Raises ValueError, or ModelError if its files are absent."""
+    """The embedding of this name, sface or dlib. Raises ValueError, or ModelError if its files are absent."""
     if name == "sface":
         return Sface()
     if name == "dlib":
