@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,8 @@ def impostor_curve(name: str, pipeline: str, metric: Metric, found: dict[str, li
         np.array([item.reference for _, item in listed], np.float64),
     )
     strangers = all_scores[names[:, None] != names[None, :]]
-    where = f"LFW, {len(found)} people, {len(listed)} photographs, every probe against every other person's reference"
+    where = f"LFW, {len(found)} people, {len(listed)} photographs, every probe against every other person's reference; "
+    where += f"{datetime.now(UTC):%Y-%m}"
     curve = curves.measured(pipeline, strangers, comparisons=len(strangers), measured_on=where)
     table = Table(title=f"{name}: score that strangers reach ({len(strangers)} comparisons)")
     for rate in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):

@@ -11,6 +11,7 @@ import argparse
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -200,7 +201,8 @@ def main(argv: list[str]) -> None:
         for pipeline, (templates, impostors, labels) in pools.items():
             every = [(f"{finger}_{number}", t) for (finger, number), t in templates.items() if "R30x" not in finger]
             scores = np.concatenate([*impostors, strangers(every)])
-            text = f"{', '.join(labels)}: all pairs of different fingers, and all against mirrored"
+            text = f"{', '.join(labels)}: all pairs of different fingers, and all against mirrored; "
+            text += f"{datetime.now(UTC):%Y-%m}"
             curves.append(measured(pipeline, scores, comparisons=len(scores), measured_on=text))
         write_table(CALIBRATION, curves)
         print(f"wrote {CALIBRATION.name}")
