@@ -295,6 +295,8 @@ class Feedback(StrEnum):
     DENIED = "denied"
     LOOK_AGAIN = "look_again"
     WAIT = "wait"
+    TURN_LEFT = "turn_left"  # the head, to the person's own left
+    TURN_RIGHT = "turn_right"
 
 
 @runtime_checkable

@@ -287,7 +287,7 @@ def identify_command(
     """在桌面上试一次：照片里是谁，不保存任何模板 · bench-top: who is on a photograph; nothing is kept"""
     from edge_agent.bench_top import enrol_folder, identify_image
     from edge_agent.matching.calibration import shipped_calibration
-    from edge_agent.matching.face import engine as face_engine
+    from edge_agent.matching.face_engine import engine as face_engine
     from edge_agent.matching.images import BadImage
     from edge_agent.matching.outcomes import Match
     from templates_store.gallery.vectors import VectorGallery
@@ -314,7 +314,7 @@ def enrol_folder_command(
     """在桌面上试录入：谁会被拒、为什么，不保存任何模板 · bench-top: who would be refused and why; nothing is kept"""
     from edge_agent.bench_top import enrol_folder
     from edge_agent.matching.calibration import shipped_calibration
-    from edge_agent.matching.face import engine as face_engine
+    from edge_agent.matching.face_engine import engine as face_engine
     from templates_store.gallery.vectors import VectorGallery
 
     face = face_engine(engine)

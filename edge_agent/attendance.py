@@ -45,14 +45,17 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from device_drivers.devices import Record
-from device_drivers.events import DeviceEvent, DoorEvent, Origin, Punch
+from device_drivers.events import DeviceEvent, DoorEvent, Origin, Punch, VerifyMode
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.matching.outcomes import PadState
 from edge_agent.roster import Roster
 
 LIVE_REPEAT_S = 2.0
 LIVE_KEYS = 64  # remembered per connection before those older than LIVE_REPEAT_S are dropped
 MAX_TEXT = 200  # of any word a device gives us
+# What a terminal matched itself is as live as the terminal vouches for; several factors may hold none of these.
+BIOMETRIC = frozenset({VerifyMode.FACE, VerifyMode.FINGER, VerifyMode.PALM, VerifyMode.VOICE, VerifyMode.IRIS})
 HEALTH = re.compile(r"temperatur|fever|\bmasks?\b|emotion|heart|blood|体温|发热|口罩|情绪|心率|血", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
@@ -288,6 +291,7 @@ class Attendance:
             "serial": event.device_serial[:MAX_TEXT],
             "user_id": event.user_id[:MAX_TEXT],
             "verify_mode": event.verify_mode.value,
+            "pad": (PadState.TERMINAL if event.verify_mode in BIOMETRIC else PadState.NONE).value,
             "record_no": event.record_no,
             "origin": event.origin.value,
             "device_time": event.device_time.isoformat() if event.device_time else None,

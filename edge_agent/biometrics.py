@@ -25,14 +25,14 @@ from edge_agent.matching.calibration import (
     Calibration,
     CalibrationError,
     impostor_scores,
-    measured,
+    measured_on_site,
     read_table,
     recalibrated,
     shipped_calibration,
     write_table,
 )
 from edge_agent.matching.decision import Targets
-from edge_agent.matching.face import engine
+from edge_agent.matching.face_engine import engine
 from edge_agent.matching.fingerprint import FingerprintEngine
 from edge_agent.matching.pipelines import METRICS
 from edge_agent.policy.consent import Terms
@@ -183,7 +183,7 @@ class Biometrics:
                     continue
                 scores, comparisons = self._strangers(modality, purpose, pipeline)
                 try:
-                    curve = measured(pipeline, scores, comparisons=comparisons, measured_on="this site's gallery")
+                    curve = measured_on_site(pipeline, scores, comparisons=comparisons)
                 except CalibrationError as exc:
                     log.info("calibration_kept pipeline=%s reason=%s", pipeline, exc)
                 else:

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 QUEUE = 8  # stimuli that wait at one point; more is a flood
 CAMERA_RETRY_S = 10.0
+TOLD: dict[SampleFault | Turn, Feedback] = {Turn.LEFT: Feedback.TURN_LEFT, Turn.RIGHT: Feedback.TURN_RIGHT}
 IN_KEY, OUT_KEY = "1", "2"  # pressed before showing oneself, where the direction comes by key
 
 
@@ -288,7 +289,7 @@ class Entry:
             return await self._ask(session, place=self._place(session, Factor.FACE))
 
         async def hint(what: SampleFault | Turn) -> None:
-            await self._conclusion.show(session.point, Feedback.WAIT if isinstance(what, Turn) else Feedback.LOOK_AGAIN)
+            await self._conclusion.show(session.point, TOLD.get(what, Feedback.LOOK_AGAIN))
 
         outcome = await self._sensing.look(
             device,

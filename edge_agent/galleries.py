@@ -174,6 +174,17 @@ class Galleries:
         gallery = self._vectors.get(key)
         return gallery.search(probe, k=k) if gallery else []
 
+    def leading(
+        self, modality: Modality, purpose: Purpose, pipeline: str, probe: Probe, *, threshold: float, margin: float
+    ) -> list[Candidate]:
+        """What a decision needs: at most the best two. A face below `threshold`, and one that is further than `margin`
+        behind the best, need not be in it: looking for them is what a search of a large gallery is spared.
+        """
+        if isinstance(probe, MinutiaeTemplate):
+            return self.search(modality, purpose, pipeline, probe, k=2)
+        gallery = self._vectors.get((modality, purpose, pipeline))
+        return gallery.best_two(probe, threshold=threshold, margin=margin) if gallery else []
+
     def scores(
         self, subject_id: SubjectId, modality: Modality, purpose: Purpose, pipeline: str, probe: Probe
     ) -> list[tuple[int, float]]:

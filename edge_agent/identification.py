@@ -74,7 +74,9 @@ class Identification:
         if whom.claimed is not None:
             scores = self.galleries.scores(whom.claimed, modality, whom.purpose, kind.pipeline, probe)
             return decision.verify(whom.claimed, [score for _, score in scores], thresholds=thresholds, pad=pad)
-        found = self.galleries.search(modality, whom.purpose, kind.pipeline, probe, k=2)
+        found = self.galleries.leading(
+            modality, whom.purpose, kind.pipeline, probe, threshold=thresholds.identify, margin=thresholds.margin
+        )
         size = self.galleries.count(modality, whom.purpose, kind.pipeline)
         return decision.identify(found, gallery_size=size, thresholds=thresholds, pad=pad)
 

@@ -208,7 +208,7 @@ class Sensing:
                     fault = sample.fault
                     await hint(fault)
                 continue
-            outcome = await self._decide(sample, whom, pad=PadState.ACTIVE if liveness else PadState.NONE)
+            outcome = await self._decide(sample, whom, pad=PadState.ACTIVE if liveness else sample.pad.state)
             if isinstance(outcome, Match):
                 if liveness is not None and liveness.first != outcome.subject_id:
                     return NoMatch(NoMatchReason.SAMPLE, fault=SampleFault.CHALLENGE_FAILED)

@@ -39,6 +39,8 @@ FEEDBACK = {
     Feedback.DENIED: Light.DENIED,
     Feedback.LOOK_AGAIN: Light.WAITING,
     Feedback.WAIT: Light.WAITING,
+    Feedback.TURN_LEFT: Light.WAITING,
+    Feedback.TURN_RIGHT: Light.WAITING,
 }
 
 

@@ -42,6 +42,9 @@ SIGNALS = {
     Feedback.DENIED: Signal(CommandLEDColor.Red, 2, 2, 20, 3),
     Feedback.LOOK_AGAIN: Signal(CommandLEDColor.Amber, 5, 5, 30, 1),
     Feedback.WAIT: Signal(CommandLEDColor.Amber, 20, 0, 30, 0),
+    # A reader without a screen: one beep and slow flashes to the left, two and quick ones to the right.
+    Feedback.TURN_LEFT: Signal(CommandLEDColor.Amber, 10, 10, 40, 1),
+    Feedback.TURN_RIGHT: Signal(CommandLEDColor.Amber, 3, 3, 40, 2),
 }
 
 

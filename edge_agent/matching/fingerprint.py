@@ -12,15 +12,13 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edge_agent.matching import finger_quality, minutiae_record
-from edge_agent.matching.models import model_path
+from edge_agent.matching.networks import session
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.matching.record_values import BadRecord
 from templates_store.gallery.finger_code import prepare
@@ -35,6 +33,7 @@ ANGLE, KIND, QUALITY = 1, 2, 3  # channels of its output; QUALITY is zero but at
 MIN_QUALITY = 0.3  # measured: below, false minutiae cost more than the true ones bring
 MIN_MINUTIAE = 6  # the poorest of 160 FVC2002 prints has 8
 SIXTEEN_GREYS = 15  # a four-bit image whose driver did not spread it
+FAINT, FLAT = 64.0, 12.0  # greys between the darkest and the lightest hundredth: spread below the one, not the other
 MIN_DPI, MAX_DPI = 150.0, 2000.0
 MIN_SIDE, MAX_PIXELS = 64, 1_000_000  # at 500 dpi; a flat impression needs a fifth of it
 
@@ -58,12 +57,7 @@ class FingerprintEngine:
     format = FROM_IMAGE
 
     def __init__(self, *, parallel: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._session: Any = onnxruntime.InferenceSession(
-            str(model_path(*LEADER)), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session(*LEADER)
         self._running = threading.Semaphore(parallel)
 
     def sample(self, image: NDArray[np.uint8], *, dpi: float) -> FingerSample | Refused:
@@ -79,8 +73,7 @@ class FingerprintEngine:
         if (height, width) != image.shape:
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
             image = np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
-        if image.max() <= SIXTEEN_GREYS:
-            image = image * np.uint8(255 // SIXTEEN_GREYS)
+        image = _spread(image)
         seen = finger_quality.impression(image)
         if seen.area == 0.0:
             return Refused(SampleFault.SMALL_AREA, 0.0, finger_quality.MIN_AREA)
@@ -123,6 +116,16 @@ class FingerprintEngine:
             quality=found[best, QUALITY].astype(np.float32),
             kind=np.where(found[best, KIND] >= 0.5, MinutiaKind.ENDING, MinutiaKind.BIFURCATION).astype(np.uint8),
         )
+
+
+def _spread(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Faint prints over the whole range of greys; an image that shows nothing stays as it is."""
+    if image.max() <= SIXTEEN_GREYS:
+        return image * np.uint8(255 // SIXTEEN_GREYS)
+    low, high = np.percentile(image, (1.0, 99.0))
+    if not FLAT <= high - low < FAINT:
+        return image
+    return np.asarray(np.clip((image - low) * (255.0 / (high - low)), 0, 255), np.uint8)
 
 
 def disagreement(samples: Sequence[FingerSample], *, threshold: float) -> Refused | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+CAMERAS_OWN = "MPO"  # a JPEG to which a telephone appended depth or a thumbnail; the photograph comes first
 MODES = frozenset({"RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1"})
 MAX_BYTES = 16 * 1024 * 1024
 MAX_PIXELS = 32_000_000  # 96 MB as RGB; a telephone's 24 megapixels pass
@@ -98,7 +99,7 @@ def _require_photograph(image: Image.Image) -> None:
         raise BadImage(ImageFault.TOO_MANY_PIXELS, f"{width} x {height}")
     if min(width, height) < MIN_SIDE:
         raise BadImage(ImageFault.TOO_FEW_PIXELS, f"{width} x {height}")
-    if getattr(image, "is_animated", False):
+    if getattr(image, "is_animated", False) and image.format != CAMERAS_OWN:
         raise BadImage(ImageFault.ANIMATED)
     if image.mode not in MODES:
         raise BadImage(ImageFault.COLOUR_MODE, image.mode)

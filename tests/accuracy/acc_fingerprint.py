@@ -11,6 +11,7 @@ import argparse
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -27,7 +28,7 @@ from templates_store.gallery.finger_template import MinutiaeTemplate
 from tests.shared_data import SHARED
 
 NAME = re.compile(r"(\d+)_(\d+)\.(tif|tiff|png|bmp)$")
-DPI = {"2002db2": 569.0, "2004db3": 512.0}  # as the organisers state; 500 elsewhere
+DPI = {"2002db2": 569.0, "2004db3": 512.0, "2006db1": 250.0, "2006db2": 569.0}  # as stated; 500 elsewhere
 R30X_WIDTH, R30X_HEIGHT = 256, 288
 MIN_CONTRAST = 15.0  # standard deviation in a window of two ridges: a finger lies there
 CALIBRATION = Path(__file__).resolve().parents[2] / "edge_agent" / "matching" / "calibration_finger.json"
@@ -200,7 +201,8 @@ def main(argv: list[str]) -> None:
         for pipeline, (templates, impostors, labels) in pools.items():
             every = [(f"{finger}_{number}", t) for (finger, number), t in templates.items() if "R30x" not in finger]
             scores = np.concatenate([*impostors, strangers(every)])
-            text = f"{', '.join(labels)}: all pairs of different fingers, and all against mirrored"
+            text = f"{', '.join(labels)}: all pairs of different fingers, and all against mirrored; "
+            text += f"{datetime.now(UTC):%Y-%m}"
             curves.append(measured(pipeline, scores, comparisons=len(scores), measured_on=text))
         write_table(CALIBRATION, curves)
         print(f"wrote {CALIBRATION.name}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import multiprocessing
+import os
 import pickle
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.matching import face, face_yunet, quality
-from edge_agent.matching.face import FaceEngine, FaceSample, Frame, YunetSface
+from edge_agent.matching import face_alignment, face_engine, face_sface, face_yunet, networks, quality
+from edge_agent.matching.face import FaceEngine, FaceSample, Frame
+from edge_agent.matching.face_engine import YunetEngine, embedder
 from edge_agent.matching.quality import FaceQuality, Gates
 from tests.shared_data import SHARED
 
@@ -33,6 +37,7 @@ ANY = Gates(
     mouth=-1.0,
     second_face=99.0,
 )
+ONE_PERSON = {"Ray_Young": "Jason_Kapono", "Sepp_Blatter": "Joseph_Blatter"}  # LFW files one man under two names
 Change = Callable[[Frame, NDArray[np.float32]], Frame]  # (frame, landmarks of its face) -> frame
 
 
@@ -47,11 +52,7 @@ class Measured:
 
 
 def ungated(name: str) -> FaceEngine:
-    if name == "sface":
-        return YunetSface(probe_gates=ANY, enrolment_gates=ANY)
-    from edge_agent.matching.face_dlib import DlibResnet
-
-    return DlibResnet(probe_gates=ANY, enrolment_gates=ANY)
+    return YunetEngine(embedder(name), probe_gates=ANY, enrolment_gates=ANY)
 
 
 def people(limit: int) -> dict[str, list[Path]]:
@@ -59,7 +60,9 @@ def people(limit: int) -> dict[str, list[Path]]:
     folder = SHARED / "faces" / "lfw"
     if not folder.is_dir():
         raise SystemExit("needs ../shared/data/faces/lfw, which is not on this machine")
-    found = {entry.name: sorted(entry.glob("*.jpg")) for entry in sorted(folder.iterdir())}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for entry in sorted(folder.iterdir()):
+        found[ONE_PERSON.get(entry.name, entry.name)] += sorted(entry.glob("*.jpg"))
     if not limit:
         return found
     several = [name for name in found if len(found[name]) > 1][: limit // 2]
@@ -68,36 +71,48 @@ def people(limit: int) -> dict[str, list[Path]]:
 
 
 def measure_all(
-    name: str, photographs: dict[str, list[Path]], *, change: Change | None = None, label: str = "as they are"
+    name: str, photographs: dict[str, list[Path]], *, label: str = "as they are"
 ) -> dict[str, list[Measured]]:
-    """Every photograph through the engine; what was measured before by the same code comes from the cache."""
+    """Every photograph through the engine, degraded as `label` says, in as many processes as there are cores; what was
+    measured before by the same code comes from the cache.
+    """
+    from tests.accuracy.degradations import DEGRADATIONS
+
+    change = DEGRADATIONS.get(label)
     key = hashlib.sha256()
-    for source in (face, face_yunet, quality.measure, quality.sharpness):  # not the gates: they are not applied
+    measured_by = (face_engine, face_yunet, face_alignment, face_sface, networks)
+    for source in (*measured_by, quality.measure, quality.sharpness):  # not the gates: they are not applied
         key.update(inspect.getsource(source).encode())
     key.update(inspect.getsource(change).encode() if change else b"")
     cache = Path(tempfile.gettempdir()) / "edge-agent-accuracy" / f"{name}-{label}-{key.hexdigest()[:16]}.pickle"
     known: dict[str, Measured] = {}
     if cache.exists():
         known = pickle.loads(cache.read_bytes())  # noqa: S301 our own file of an earlier run
-    engine: FaceEngine | None = None
-    results: dict[str, list[Measured]] = defaultdict(list)
-    done = 0
-    for person, paths in photographs.items():
-        for path in paths:
-            if path.name not in known:
-                engine = engine or ungated(name)
-                known[path.name] = _measure(engine, path, change)
-                done += 1
-                if done % 100 == 0:
-                    print(f"  {name}, {label}: {done} photographs", file=sys.stderr, flush=True)
-            results[person].append(known[path.name])
-    if done:
+    todo = [path for paths in photographs.values() for path in paths if path.name not in known]
+    if todo:
+        cores = os.cpu_count() or 1
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(cores, mp_context=spawned, initializer=_start, initargs=(name, label)) as pool:
+            for done, (path, measured) in enumerate(zip(todo, pool.map(_measure, todo, chunksize=4), strict=True), 1):
+                known[path.name] = measured
+                if done % 200 == 0:
+                    print(f"  {name}, {label}: {done} of {len(todo)} photographs", file=sys.stderr, flush=True)
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_bytes(pickle.dumps(known))
-    return results
+    return {person: [known[path.name] for path in paths] for person, paths in photographs.items()}
 
 
-def _measure(engine: FaceEngine, path: Path, change: Change | None) -> Measured:
+_worker: dict[str, tuple[FaceEngine, Change | None]] = {}  # one entry, in a process of the pool
+
+
+def _start(name: str, label: str) -> None:
+    from tests.accuracy.degradations import DEGRADATIONS
+
+    _worker[""] = ungated(name), DEGRADATIONS.get(label)
+
+
+def _measure(path: Path) -> Measured:
+    engine, change = _worker[""]
     frame = np.asarray(cv2.imread(str(path)), np.uint8)
     faces = engine.detect(frame)
     if change is not None:

@@ -31,7 +31,8 @@ from device_drivers.devices import VideoFrame
 from device_drivers.fingerprint_uart.frame import HEADER, SUM_LEN
 from device_drivers.simulated.synthetic_fingerprints import DPI, HEIGHT, WIDTH, Finger
 from edge_agent.identification import Subject
-from edge_agent.matching.face import FaceSample, YunetSface
+from edge_agent.matching.face import FaceEngine, FaceSample
+from edge_agent.matching.face_engine import engine as face_engine
 from edge_agent.matching.fingerprint import FingerprintEngine, FingerSample
 from edge_agent.matching.images import read_image
 from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateId
@@ -146,7 +147,7 @@ class PhotoCamera(TestCamera):
             yield VideoFrame(self.photo.copy(), time.monotonic())
 
 
-def photograph(engine: YunetSface) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+def photograph(engine: FaceEngine) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
     """640x480, as a camera gives it, with one face in it that is fit to enrol."""
     folder = SHARED / "faces" / "lfw"
     for path in sorted(folder.glob("*/*.jpg"))[:40] if folder.exists() else []:
@@ -161,7 +162,7 @@ def photograph(engine: YunetSface) -> np.ndarray[Any, np.dtype[np.uint8]] | None
     return None
 
 
-def enrol_crowd(s: Site, engine: YunetSface, photo: np.ndarray[Any, np.dtype[np.uint8]], count: int) -> None:
+def enrol_crowd(s: Site, engine: FaceEngine, photo: np.ndarray[Any, np.dtype[np.uint8]], count: int) -> None:
     """`count` strangers of random direction and the person of the photograph, under the subject 'ann'."""
     sample = engine.reference(photo)
     if not isinstance(sample, FaceSample):
@@ -232,7 +233,7 @@ async def one_door(folder: Path, rounds: int, fingers: int) -> None:
     always = {
         **RULES, "schedules": {}, "points": [patient], "groups": [{"name": "staff", "grants": [{"doors": ["front"]}]}],
     }  # fmt: skip
-    engine = YunetSface()
+    engine = face_engine()
     photo = photograph(engine)
     async with site(folder, always, face=engine, clock=RealClock()) as s:
         panel = s.devices["panel"] = TimedPanel()

@@ -100,6 +100,7 @@ async def test_a_punch_keeps_what_the_device_said_and_what_we_know(attendance: A
         "user_id": "7",
         "known": False,
         "verify_mode": "finger",
+        "pad": "terminal",
         "verify_code": 1,
         "state": "in",
         "state_code": 0,

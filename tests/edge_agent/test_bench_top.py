@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -41,9 +40,6 @@ class ColourEngine:
         return FaceSample(vector, QUALITY, self.detect(frame)[0])
 
     reference = sample
-
-    def sample_many(self, frames: Sequence[Frame]) -> list[FaceSample | Refused]:
-        return [self.sample(frame) for frame in frames]
 
 
 def save(path: Path, colour: tuple[int, int, int]) -> None:

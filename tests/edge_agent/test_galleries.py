@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.galleries import Galleries
@@ -73,6 +74,19 @@ def test_they_are_filled_from_the_store_with_its_consents(s: Site) -> None:
     match = who.decide(finger(8), Subject(ACCESS))
     assert isinstance(match, Match)
     assert who.position(finger(8), match, ACCESS) == 8
+
+
+def test_a_face_like_two_people_is_nobodys(s: Site) -> None:
+    s.enrol_face(ANN, 7)
+    s.enrol_face(BOB, 8)
+    who, both = identification(s.galleries), (face_vector(7) + face_vector(8)) / np.float32(2**0.5)
+    between = who.decide(FaceSample(both, QUALITY, face_of(7)), Subject(ACCESS))
+    assert isinstance(between, NoMatch)
+    assert between.reason is NoMatchReason.AMBIGUOUS
+    assert who.decide(face(9), Subject(ACCESS)) == NoMatch(NoMatchReason.BELOW_THRESHOLD)
+    alone = who.decide(face(7), Subject(ACCESS))
+    assert isinstance(alone, Match)
+    assert alone.margin is None  # nobody within it
 
 
 def test_one_purpose_never_answers_for_another(s: Site) -> None:

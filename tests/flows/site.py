@@ -331,9 +331,6 @@ class NumberFaces:
 
     reference = sample
 
-    def sample_many(self, frames: Sequence[NDArray[np.uint8]]) -> list[FaceSample | Refused]:
-        return [self.sample(frame) for frame in frames]
-
 
 def minutiae_of(person: int) -> MinutiaeTemplate:
     """Forty minutiae that are this person's alone."""

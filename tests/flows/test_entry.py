@@ -13,8 +13,9 @@ from device_drivers.devices import Feedback
 from edge_agent import sensing
 from edge_agent.credentials import Rights
 from edge_agent.doors import alarms
-from edge_agent.matching.outcomes import PadState
-from edge_agent.matching.pad import Turn, TurnChallenge
+from edge_agent.matching.face import FaceSample
+from edge_agent.matching.outcomes import PadState, Refused
+from edge_agent.matching.pad import PadResult, Turn, TurnChallenge
 from edge_agent.matching.quality import Face
 from edge_agent.policy.attempts import Attempts
 from edge_agent.policy.rules import DoorMode, Factor
@@ -484,6 +485,25 @@ async def test_nobody_is_compared_while_the_camera_waits_for_somebody_close(tmp_
         assert not any(frame.any() for frame in s.camera.given)
 
 
+class Scored(NumberFaces):
+    """Every face with a passive score."""
+
+    def sample(self, frame: Any) -> FaceSample | Refused:
+        sample = super().sample(frame)
+        return replace(sample, pad=PadResult(PadState.PASSIVE, 0.4)) if isinstance(sample, FaceSample) else sample
+
+
+async def test_a_passive_score_is_on_the_event_and_stays_advisory(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(verify=[["face"]]), face=Scored()) as s:
+        await s.add("ann")
+        s.enrol_face("ann", 7)
+        s.camera.show(7)
+        s.entry.look("gate")
+        assert (await s.passage()).pad is PadState.PASSIVE
+        [told] = await s.events("access.granted")
+        assert told.event.data["pad"] == "passive"
+
+
 class Turning(NumberFaces):
     """Turns the head as the challenge of the running session says, or the other way."""
 
@@ -522,6 +542,9 @@ async def test_a_challenge_must_be_passed_by_the_one_who_began_it(
         s.entry.look("gate")
         passage = await s.passage()
         assert passage.granted is granted
+        [told] = await s.events("access.")
+        assert told.event.data["pad"] == ("active" if granted else "none")
+        assert await s.shown() in (Feedback.TURN_LEFT, Feedback.TURN_RIGHT)
         if granted:
             assert passage.pad is PadState.ACTIVE
         else:

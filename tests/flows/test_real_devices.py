@@ -21,7 +21,8 @@ from device_drivers.simulated.uhppote import SimulatedUhppote
 from device_drivers.uhppote.driver import UhppoteController
 from device_drivers.wiegand import encode
 from edge_agent.attendance import Attendance, Source
-from edge_agent.matching.face import FaceSample, YunetSface
+from edge_agent.matching.face import FaceSample
+from edge_agent.matching.face_engine import engine as face_engine
 from edge_agent.matching.fingerprint import FingerprintEngine
 from edge_agent.policy.consent import Act
 from templates_store.template import Modality, Purpose, SubjectId
@@ -113,7 +114,7 @@ async def test_a_finger_on_a_serial_module_is_enrolled_and_opens_the_door(tmp_pa
 
 async def test_a_face_in_front_of_a_camera_opens_the_door_and_a_stranger_does_not(tmp_path: Path) -> None:
     folder = shared("faces", "lfw")
-    engine = YunetSface()
+    engine = face_engine()
     people = []
     for person in sorted(folder.iterdir()):
         photos = [np.asarray(cv2.imread(str(path)), np.uint8) for path in sorted(person.glob("*.jpg"))[:2]]

@@ -182,6 +182,8 @@ async def test_a_door_opens_by_a_timed_output_and_never_longer_than_the_timer_ho
         (Feedback.DENIED, CommandLEDColor.Red, 3),
         (Feedback.LOOK_AGAIN, CommandLEDColor.Amber, 1),
         (Feedback.WAIT, CommandLEDColor.Amber, None),
+        (Feedback.TURN_LEFT, CommandLEDColor.Amber, 1),
+        (Feedback.TURN_RIGHT, CommandLEDColor.Amber, 2),
     ],
 )
 async def test_feedback_lights_and_sounds(what: Feedback, colour: int, beeps: int | None) -> None:

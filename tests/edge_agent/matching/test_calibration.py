@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edge_agent.matching.calibration import (
     Calibration,
     CalibrationError,
-    calibrated_on_site,
     impostor_scores,
     measured,
+    measured_on_site,
     read_table,
     recalibrated,
     shipped_table,
@@ -125,13 +125,15 @@ def best_of_all(rows: NDArray[np.float64], metric: Metric) -> float:
 def test_a_gallery_sharpens_the_shipped_curve() -> None:
     rng = np.random.default_rng(3)
     alike = rng.standard_normal(16) * 2 + rng.standard_normal((60, 16))  # sixty cousins
-    raised = calibrated_on_site(CURVE, alike.astype(np.float32), [str(i) for i in range(60)], metric=Metric.COSINE)
+    scores, made = impostor_scores(alike.astype(np.float32), [str(i) for i in range(60)])
+    raised = recalibrated(CURVE, measured_on_site("p/1", scores, comparisons=made))
     assert raised.threshold(1e-2) > CURVE.threshold(1e-2) + 0.3
 
 
 def test_a_handful_of_people_cannot_calibrate() -> None:
-    with pytest.raises(CalibrationError, match="too small"):
-        calibrated_on_site(CURVE, np.eye(5, dtype=np.float32), list("abcde"), metric=Metric.COSINE)
+    scores, made = impostor_scores(np.eye(20, dtype=np.float32), [str(i) for i in range(20)])
+    with pytest.raises(CalibrationError, match="380 comparisons"):
+        measured_on_site("p/1", scores, comparisons=made)
 
 
 def test_a_table_survives_being_written_and_read(tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ def test_refuses_images_without_a_finger(
     assert refused.fault is fault
 
 
+@pytest.mark.parametrize(("gain", "offset"), [(0.2, 190.0), (-1.0, 255.0)], ids=["faint", "light ridges on dark"])
+def test_other_sensors_greys_still_match(
+    engine: FingerprintEngine, first: FingerSample, gain: float, offset: float
+) -> None:
+    greys = np.clip(image("104_2") * gain + offset, 0, 255).astype(np.uint8)
+    sample = engine.sample(greys, dpi=500)
+    assert isinstance(sample, FingerSample)
+    assert compare(first.template, sample.template) > STRANGERS
+
+
 def test_refuses_noise(engine: FingerprintEngine) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (160, 160)).astype(np.uint8)
     assert isinstance(engine.sample(noise, dpi=500), Refused)

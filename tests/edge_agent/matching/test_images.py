@@ -65,6 +65,11 @@ def test_turns_a_photograph_upright() -> None:
     assert frame[35].mean() < 15
 
 
+def test_a_telephones_jpeg_with_pictures_appended_is_its_first() -> None:
+    appended = encoded(picture(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48), "red")])
+    assert np.abs(decode_image(appended).astype(int) - decode_image(encoded(picture(), "JPEG"))).max() <= 2
+
+
 def test_large_photographs_are_reduced() -> None:
     assert max(decode_image(encoded(picture(size=(2400, 1800)), "JPEG")).shape) == MAX_SIDE
 

@@ -1,10 +1,26 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from edge_agent.matching.face_yunet import Yunet
 from edge_agent.matching.outcomes import PadState
-from edge_agent.matching.pad import ChallengeState, Landmarks, Turn, TurnChallenge, yaw_ratio
+from edge_agent.matching.pad import (
+    LEAST_PARALLAX,
+    LEAST_WIDTH,
+    TURNED,
+    ChallengeState,
+    Landmarks,
+    Turn,
+    TurnChallenge,
+    narrowing,
+    parallax,
+    yaw_ratio,
+)
+from tests.accuracy.acc_pad import SIDE, passes, tilted
+from tests.shared_data import shared
 
 
 def head(yaw: float = 0.0, *, at: tuple[float, float] = (100.0, 100.0), roll_deg: float = 0.0) -> Landmarks:
@@ -19,6 +35,81 @@ def play(challenge: TurnChallenge, *yaws: float, start: float = 0.0, step: float
     for i, yaw in enumerate(yaws):
         challenge.observe([head(yaw)], now=start + i * step)
     return challenge.state
+
+
+Space = NDArray[np.float64]  # (5, 3)
+
+FACE = np.array([[-20, 0, 0], [20, 0, 0], [0, 25, -16], [-15, 45, 0], [15, 45, 0]], np.float64)
+FLAT = FACE * [1, 1, 0]  # the same face printed
+
+
+def seen(points: Space, *, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, near: float = 1.0) -> Landmarks:
+    """Points turned by degrees (yaw positive to the person's own left), as a camera 300 units away sees them."""
+    space = points
+    for axis, degrees in (([1.0, 0, 0], -pitch), ([0, 1.0, 0], -yaw), ([0, 0, 1.0], roll)):
+        space = space @ cv2.Rodrigues(np.array(axis) * np.radians(degrees))[0].T
+    return np.asarray(space[:, :2] * 300 * near / (space[:, 2:] + 300) + 200, np.float32)
+
+
+def watch(challenge: TurnChallenge, *looks: Landmarks) -> ChallengeState:
+    for number, landmarks in enumerate(looks):
+        challenge.observe([landmarks], now=number * 0.1)
+    return challenge.state
+
+
+@pytest.mark.parametrize("turn", list(Turn))
+def test_a_head_that_turns_in_space_passes(turn: Turn) -> None:
+    way = 1.0 if turn is Turn.LEFT else -1.0
+    turning = [seen(FACE, yaw=way * degrees, pitch=5.0, roll=4.0) for degrees in (0, 0, 15, 30, 40, 42)]
+    assert watch(TurnChallenge([turn], started_at=0.0), *turning) is ChallengeState.PASSED
+
+
+MOTIONS = {
+    "held still": [seen(FLAT)] * 12,
+    "moved sideways": [seen(FLAT) + np.float32(3 * step) for step in range(12)],
+    "brought nearer": [seen(FLAT, near=1.0 + 0.1 * step) for step in range(12)],
+    "leaned": [seen(FLAT, roll=4.0 * step) for step in range(12)],
+    "tilted about an upright axis": [seen(FLAT, yaw=6.0 * step) for step in range(12)],
+    "tilted about a level axis": [seen(FLAT, pitch=6.0 * step) for step in range(12)],
+    "tilted about a slanting axis": [seen(FLAT, yaw=5.0 * step, pitch=4.0 * step) for step in range(12)],
+}
+
+
+@pytest.mark.parametrize("turn", list(Turn))
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_printed_face_never_passes_whatever_way_it_is_moved(motion: str, turn: Turn) -> None:
+    looks = MOTIONS[motion]
+    assert watch(TurnChallenge([turn], started_at=0.0), looks[0], looks[0], *looks) is not ChallengeState.PASSED
+
+
+def test_a_slanting_print_looks_turned_until_its_plane_is_looked_at() -> None:
+    front, slanting = seen(FLAT), seen(FLAT, yaw=55.0, pitch=44.0)
+    assert abs(yaw_ratio(slanting)) >= TURNED
+    assert parallax(front, slanting) == pytest.approx(0.0, abs=1e-4)
+    assert abs(parallax(seen(FACE), seen(FACE, yaw=40.0))) >= LEAST_PARALLAX
+
+
+def test_a_nose_off_the_plane_of_a_face_too_narrow_is_no_turn() -> None:
+    """What the detector makes of a print tilted by 65 degrees."""
+    front, narrow = head(), head(0.4)
+    narrow[:, 0] = 100 + (narrow[:, 0] - 100) * 0.5
+    assert parallax(front, narrow) >= LEAST_PARALLAX
+    assert narrowing(front, narrow) < LEAST_WIDTH
+    assert watch(TurnChallenge([Turn.LEFT], started_at=0.0), front, front, narrow, narrow) is ChallengeState.TURN
+
+
+def test_points_in_one_line_have_no_parallax() -> None:
+    line = np.array([[0, 0], [10, 0], [20, 0], [30, 0], [40, 0]], np.float32)
+    assert parallax(line, head()) == 0.0
+    assert parallax(head(), np.zeros((5, 2), np.float32)) == 0.0
+
+
+@pytest.mark.parametrize("person", ["Andre_Agassi", "Adrien_Brody"])
+@pytest.mark.parametrize("turn", list(Turn))
+def test_a_photograph_before_the_real_detector_does_not_pass(person: str, turn: Turn) -> None:
+    photograph = cv2.imread(str(shared("faces", "lfw", person, f"{person}_0001.jpg")))
+    image = np.asarray(cv2.resize(photograph, (SIDE, SIDE)), np.uint8)
+    assert not passes(Yunet(), image, tilted(90.0)(1), turn)
 
 
 @pytest.mark.parametrize("roll", [-30.0, 0.0, 45.0])
