@@ -39,6 +39,7 @@ class Account:
     role: Role
     has_totp: bool = False
     disabled: bool = False
+    own_password: bool = True  # False: somebody else set it, and so knows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +73,49 @@ def hash_password(password: str) -> str:
     return _hasher.hash(password)
 
 
-def add(connection: sqlite3.Connection, name: str, *, role: Role, password_hash: str | None, now: datetime) -> Account:
-    """Raises ValueError if the name is taken."""
+def add(
+    connection: sqlite3.Connection,
+    name: str,
+    *,
+    role: Role,
+    password_hash: str | None,
+    now: datetime,
+    password_by: str = "",
+    identity: str | None = None,
+) -> Account:
+    """`password_by` is who set the password if it was not the person. Raises ValueError if the name is taken."""
     try:
         connection.execute(
-            "INSERT INTO accounts (name, role, password, created_at) VALUES (?,?,?,?)",
-            (name, role, password_hash, now.isoformat()),
+            "INSERT INTO accounts (name, role, password, created_at, password_by, identity) VALUES (?,?,?,?,?,?)",
+            (name, role, password_hash, now.isoformat(), password_by, identity),
         )
     except sqlite3.IntegrityError:
         raise ValueError(f"name: {name!r} is taken") from None
     return Account(name, role)
 
 
+_COLUMNS = "name, role, totp_secret IS NOT NULL, disabled, password_by = ''"
+
+
+def _account(row: tuple[str, str, int, int, int]) -> Account:
+    name, role, totp, disabled, own = row
+    return Account(name, Role(role), bool(totp), bool(disabled), bool(own))
+
+
 def find(connection: sqlite3.Connection, name: str) -> Account | None:
-    row = connection.execute(
-        "SELECT name, role, totp_secret IS NOT NULL, disabled FROM accounts WHERE name = ?", (name,)
-    ).fetchone()
-    return Account(row[0], Role(row[1]), bool(row[2]), bool(row[3])) if row else None
+    row = connection.execute(f"SELECT {_COLUMNS} FROM accounts WHERE name = ?", (name,)).fetchone()  # noqa: S608
+    return _account(row) if row else None
+
+
+def find_identity(connection: sqlite3.Connection, identity: str) -> Account | None:
+    """The account that belongs to somebody at the identity provider."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM accounts WHERE identity = ?", (identity,)).fetchone()  # noqa: S608
+    return _account(row) if row else None
 
 
 def listing(connection: sqlite3.Connection) -> list[Account]:
-    return [
-        Account(name, Role(role), bool(totp), bool(disabled))
-        for name, role, totp, disabled in connection.execute(
-            "SELECT name, role, totp_secret IS NOT NULL, disabled FROM accounts ORDER BY name"
-        )
-    ]
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM accounts ORDER BY name")  # noqa: S608 - our own columns
+    return [_account(row) for row in rows]
 
 
 def stored_hash(connection: sqlite3.Connection, name: str) -> tuple[str | None, bytes | None]:
@@ -106,10 +124,16 @@ def stored_hash(connection: sqlite3.Connection, name: str) -> tuple[str | None, 
     return (row[0], row[1]) if row else (None, None)
 
 
-def set_password(connection: sqlite3.Connection, name: str, password_hash: str) -> None:
+def set_password(connection: sqlite3.Connection, name: str, password_hash: str, *, by: str = "") -> None:
+    """`by` is who set it, if it was not the person."""
     connection.execute(
-        "UPDATE accounts SET password = ?, failures = 0, locked_until = NULL WHERE name = ?", (password_hash, name)
+        "UPDATE accounts SET password = ?, password_by = ?, failures = 0, locked_until = NULL WHERE name = ?",
+        (password_hash, by, name),
     )
+
+
+def set_role(connection: sqlite3.Connection, name: str, role: Role) -> None:
+    connection.execute("UPDATE accounts SET role = ? WHERE name = ?", (role, name))
 
 
 def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None) -> None:

@@ -117,5 +117,11 @@ def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
     return int(text)
 
 
+def sent_version(if_match: Annotated[str | None, Header()] = None) -> int | None:
+    """As `expected_version`, where a single act cannot undo anybody's; checked if it was sent."""
+    return None if if_match is None else expected_version(if_match)
+
+
 ExpectedVersion = Annotated[int, Depends(expected_version)]
+IfSent = Annotated[int | None, Depends(sent_version)]
 Json = dict[str, Any]

@@ -17,8 +17,10 @@ from pydantic import AwareDatetime, BaseModel
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context
 from edge_agent.api.roles import Scope
+from edge_agent.api.two_people import HELD, Leave
 from edge_agent.audit import Entry
 from edge_agent.delivery.outbox import Outbox, Stored
+from edge_agent.policy.two_people import ActKind
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 Reader = Annotated[Caller, Depends(require(Scope.EVENTS_READ))]
@@ -113,10 +115,17 @@ async def list_events(
     )
 
 
+class Exporting(Filters):
+    format: str
+
+
+EXPORT = Leave("events.export", Scope.EXPORT)
+
+
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}},
+    responses=HELD | {200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}},
 )
 async def export_events(
     caller: Annotated[Caller, Depends(require(Scope.EXPORT))],
@@ -126,6 +135,7 @@ async def export_events(
     format: Annotated[Literal["csv", "ndjson"], Query()] = "csv",  # noqa: A002 - the parameter's public name
 ) -> StreamingResponse:
     """Everything that matches, streamed page by page."""
+    await EXPORT.require(context, Exporting(format=format, **filters.model_dump()), caller, ActKind.EXPORT)
     await context.note(
         Entry(
             actor=caller.name,

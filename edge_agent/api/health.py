@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
 from edge_agent import __version__
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Gateway, Running
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.context import Gateway, Running
 from edge_agent.api.roles import Scope
-from edge_agent.audit import Entry
 from edge_agent.supervise import LinkState
-from templates_store.errors import KeyUnavailable, RolledBack, Sealed, StoreError
 
 router = APIRouter(tags=["health"])
 PUBLIC = ("/healthz", "/readyz")
 Reader = Annotated[Caller, Depends(require(Scope.STATUS_READ))]
 Scraper = Annotated[Caller, Depends(require(Scope.METRICS_READ))]
-Keeper = Annotated[Caller, Depends(require(Scope.KEYS_WRITE))]
-Archivist = Annotated[Caller, Depends(require(Scope.BACKUP))]
 
 
 class Status(BaseModel):
@@ -42,20 +36,6 @@ class Status(BaseModel):
     seal_reason: str
     key_warning: str
     warnings: list[str]
-
-
-class Unsealing(BaseModel):
-    passphrase: SecretStr = Field(max_length=1024)
-
-
-class KeyView(BaseModel):
-    sealed: bool
-    kek: str = ""
-
-
-class BackupView(BaseModel):
-    path: str
-    size_bytes: int
 
 
 async def status_of(running: Gateway) -> Status:
@@ -137,39 +117,3 @@ async def metrics(caller: Scraper, running: Running) -> PlainTextResponse:
     started = gauge("start_time_seconds", "when the agent started, Unix time")
     started.set(running.started_at.timestamp())
     return PlainTextResponse(generate_latest(registry).decode(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-@router.post("/api/v1/keys/unseal", responses=responses(403, 409, 422))
-async def unseal(body: Unsealing, caller: Keeper, context: Context, running: Running) -> KeyView:
-    """Give the keeper's passphrase to a sealed store. It is not kept and leaves this machine never."""
-    try:
-        await running.biometrics.unseal(body.passphrase.get_secret_value())
-    except (KeyUnavailable, RolledBack) as exc:
-        await context.note(Entry(actor=caller.name, action="keys.unseal", outcome="refused"))
-        raise Problem(409, str(exc), code="key") from None
-    await context.note(Entry(actor=caller.name, action="keys.unseal"))
-    return KeyView(sealed=running.biometrics.sealed)
-
-
-@router.post("/api/v1/keys/rotate", responses=responses(503))
-async def rotate(caller: Keeper, context: Context, running: Running) -> KeyView:
-    """A new key-encryption key; the old one is destroyed. Matching goes on meanwhile."""
-    try:
-        kek = await asyncio.to_thread(running.biometrics.store.rotate)
-    except Sealed:
-        raise Problem(503, "the template store is sealed; unseal it first", code="sealed") from None
-    await context.note(Entry(actor=caller.name, action="keys.rotate", object=kek))
-    return KeyView(sealed=False, kek=kek)
-
-
-@router.post("/api/v1/backup", status_code=201, responses=responses(503))
-async def make_backup(caller: Archivist, context: Context, running: Running) -> BackupView:
-    """An encrypted, verified archive of both databases, made while everything runs."""
-    try:
-        path = await running.make_backup()
-    except Sealed:
-        raise Problem(503, "the template store is sealed; unseal it first", code="sealed") from None
-    except StoreError as exc:
-        raise Problem(503, str(exc), code="backup") from None
-    await context.note(Entry(actor=caller.name, action="backup.make", object=path.name))
-    return BackupView(path=str(path), size_bytes=path.stat().st_size)

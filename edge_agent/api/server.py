@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from device_drivers.adms.listener import listen
 from edge_agent.api import (
     access_tokens,
+    approvals,
     audit,
     certificate,
     configuration,
@@ -19,6 +20,8 @@ from edge_agent.api import (
     enrolments,
     events,
     health,
+    keys,
+    oidc,
     own_account,
     people,
     privacy,
@@ -32,6 +35,8 @@ from edge_agent.api.access import AccessControl
 from edge_agent.api.app import create_app
 from edge_agent.api.certificate import ServerCertificate
 from edge_agent.api.context import Gateway
+from edge_agent.api.oidc import SignOns
+from edge_agent.api.two_people import AnyAct
 from edge_agent.config import Api, listen_address
 from edge_agent.console import views
 from edge_agent.console.page import Counts, Pages
@@ -39,8 +44,12 @@ from edge_agent.console.routes import ConsoleRoutes
 from edge_agent.database import Database
 
 ROUTERS = (
-    session, own_account, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, rights,
-    enrolments, privacy, health,
+    session, oidc, own_account, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, rights,
+    enrolments, privacy, keys, approvals, health,
+)  # fmt: skip
+ACTS: tuple[AnyAct, ...] = (
+    doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,
+    keys.ROTATE, approvals.CHANGE, approvals.END,
 )  # fmt: skip
 MAX_CONNECTIONS = 400
 
@@ -51,13 +60,16 @@ def application(gateway: Gateway) -> FastAPI:
     app = create_app(
         access,
         [module.router for module in ROUTERS],
-        public=(*session.PUBLIC, *health.PUBLIC),
+        public=(*session.PUBLIC, *oidc.PUBLIC, *health.PUBLIC),
         state={
             "governance": gateway.governance,
             "gateway": gateway,
             "outbox": gateway.outbox,
             "roster": gateway.roster,
+            "upstreams": gateway.upstreams,
+            "sign_ons": SignOns(now=gateway.governance.now),
             "name": gateway.name,
+            "acts": {act.name: act for act in ACTS},
         },
     )
 

@@ -40,7 +40,7 @@ class SignedIn(BaseModel):
     csrf: str
 
 
-def _cookie(response: Response, session: accounts.Session) -> SignedIn:
+def set_session_cookie(response: Response, session: accounts.Session) -> None:
     response.set_cookie(
         COOKIE,
         session.id,
@@ -50,11 +50,15 @@ def _cookie(response: Response, session: accounts.Session) -> SignedIn:
         httponly=True,
         samesite="strict",
     )
+
+
+def _signed_in(response: Response, session: accounts.Session) -> SignedIn:
+    set_session_cookie(response, session)
     role = session.account.role
     return SignedIn(name=session.account.name, role=role, scopes=sorted(ROLES[role]), csrf=session.csrf)
 
 
-def _limit(request: Request) -> None:
+def limit(request: Request) -> None:
     control: AccessControl = request.app.state.access
     wait = control.sign_ins.wait_s(address(request))
     if wait:
@@ -64,7 +68,7 @@ def _limit(request: Request) -> None:
 @router.post("/setup", status_code=201, responses=responses(409, 422))
 async def claim_gateway(body: Setup, request: Request, response: Response, context: Context) -> SignedIn:
     """Make the first administrator with the one-time token shown at first start."""
-    _limit(request)
+    limit(request)
     try:
         accounts.check_new_password(body.password.get_secret_value(), name=body.name)
     except accounts.BadPassword as exc:
@@ -85,13 +89,13 @@ async def claim_gateway(body: Setup, request: Request, response: Response, conte
         )
 
     entry = Entry(actor=body.name, action="gateway.claim", object=body.name, details={"from": address(request)})
-    return _cookie(response, await context.act(body.name, entry, work))
+    return _signed_in(response, await context.act(body.name, entry, work))
 
 
 @router.post("/session", responses=responses(401, 422))
 async def sign_in(body: SignIn, request: Request, response: Response, context: Context) -> SignedIn:
     """Open a session. The answer never says which of name, password or code was wrong."""
-    _limit(request)
+    limit(request)
     now = context.now()
     until = await context.database.read(lambda c: accounts.locked_until(c, body.name, now=now))
     stored, sealed_secret = await context.database.read(lambda c: accounts.stored_hash(c, body.name))
@@ -124,7 +128,7 @@ async def sign_in(body: SignIn, request: Request, response: Response, context: C
         )
 
     entry = Entry(actor=account.name, action="session.open", details={"from": address(request)})
-    return _cookie(response, await context.act(account.name, entry, work))
+    return _signed_in(response, await context.act(account.name, entry, work))
 
 
 Me = Annotated[Caller, Depends(require(Scope.STATUS_READ))]
@@ -191,7 +195,14 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
         try:
-            return accounts.add(connection, body.name, role=body.role, password_hash=password_hash, now=context.now())
+            return accounts.add(
+                connection,
+                body.name,
+                role=body.role,
+                password_hash=password_hash,
+                now=context.now(),
+                password_by=caller.name,
+            )
         except ValueError as exc:
             raise Problem(409, str(exc), code="taken") from None
 
@@ -223,7 +234,7 @@ async def change_account(name: str, body: AccountChange, caller: Administrator, 
         if accounts.find(connection, name) is None:
             raise Problem(404, f"there is no account {name[:32]!r}", code="unknown")
         if hashed:
-            accounts.set_password(connection, name, hashed)
+            accounts.set_password(connection, name, hashed, by="" if name == caller.name else caller.name)
         if body.second_factor is False:
             accounts.set_totp(connection, name, None)
         if body.disabled is not None:

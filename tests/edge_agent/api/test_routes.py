@@ -11,7 +11,10 @@ from edge_agent.api.app import create_app
 from edge_agent.api.roles import ROLES, Role, Scope
 from tests.edge_agent.api.whole import PERSON, Whole, filled
 
-PUBLIC = {"/healthz", "/readyz", "/api/v1/setup", "/api/v1/session"}
+PUBLIC = {
+    "/healthz", "/readyz", "/api/v1/setup", "/api/v1/session", "/api/v1/session/ways", "/api/v1/session/oidc",
+    "/api/v1/session/oidc/callback",
+}  # fmt: skip
 PAGES = {
     "/": Scope.STATUS_READ, "/more": Scope.STATUS_READ, "/health": Scope.STATUS_READ, "/live": Scope.EVENTS_READ,
     "/devices": Scope.DEVICES_READ, "/doors": Scope.DOORS_READ, "/people": Scope.PEOPLE_READ,
