@@ -26,6 +26,7 @@ from edge_agent.doors import Doors
 from edge_agent.enrolment import Enrolment
 from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
+from edge_agent.incidents import Incidents
 from edge_agent.policy.rules import Rules
 from edge_agent.roster import Roster
 from edge_agent.sync_runs import SyncRuns
@@ -79,6 +80,7 @@ class Gateway:
     enrolment: Enrolment
     erasure: Erasure
     sync: SyncRuns
+    incidents: Incidents
     make_backup: Callable[[], Awaitable[Path]]
     started_at: datetime
     data_dir: Path

@@ -48,6 +48,7 @@ async def status_of(running: Gateway) -> Status:
     warnings += [f"upstream {name}: {d.error}" for name, d in running.upstreams.health.items() if d.failures]
     warnings += [biometrics.warning] if biometrics.warning else []
     warnings += ["the disk is short of room"] if short else []
+    warnings += [f"{running.incidents.open_count} incident(s) open"] if running.incidents.open_count else []
     return Status(
         gateway=running.name,
         version=__version__,
@@ -113,6 +114,7 @@ async def metrics(caller: Scraper, running: Running) -> PlainTextResponse:
     gauge("templates_sealed", "1 while no key opens the templates").set(state.templates == "sealed")
     gauge("templates_searchable", "templates in the galleries").set(running.biometrics.galleries.count())
     gauge("punches_stored", "events stored since the start").set(running.attendance.stored)
+    gauge("incidents_open", "security incidents not closed").set(running.incidents.open_count)
     gauge("config_version", "the configuration in force").set(state.config_version)
     started = gauge("start_time_seconds", "when the agent started, Unix time")
     started.set(running.started_at.timestamp())

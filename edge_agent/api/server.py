@@ -20,6 +20,7 @@ from edge_agent.api import (
     enrolments,
     events,
     health,
+    incidents,
     keys,
     oidc,
     own_account,
@@ -45,7 +46,7 @@ from edge_agent.database import Database
 
 ROUTERS = (
     session, oidc, own_account, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, rights,
-    enrolments, privacy, keys, approvals, health,
+    enrolments, privacy, incidents, keys, approvals, health,
 )  # fmt: skip
 ACTS: tuple[AnyAct, ...] = (
     doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,
