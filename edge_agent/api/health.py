@@ -22,6 +22,14 @@ Reader = Annotated[Caller, Depends(require(Scope.STATUS_READ))]
 Scraper = Annotated[Caller, Depends(require(Scope.METRICS_READ))]
 
 
+class RefusedView(BaseModel):
+    """Events that an upstream would not take, by its reason; which ones is in the quarantine."""
+
+    upstream: str
+    reason: str
+    count: int
+
+
 class Status(BaseModel):
     gateway: str
     version: str
@@ -36,6 +44,7 @@ class Status(BaseModel):
     seal_reason: str
     key_warning: str
     warnings: list[str]
+    refused: list[RefusedView]
 
 
 async def status_of(running: Gateway) -> Status:
@@ -63,6 +72,7 @@ async def status_of(running: Gateway) -> Status:
         seal_reason=biometrics.store.seal_reason if biometrics.sealed else "",
         key_warning=biometrics.warning,
         warnings=warnings,
+        refused=[RefusedView(upstream=u, reason=r, count=n) for u, r, n in await running.outbox.refusals()],
     )
 
 

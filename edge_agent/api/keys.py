@@ -54,7 +54,6 @@ class CurveView(BaseModel):
     comparisons: int
     measured_on: str
     thresholds: dict[str, float] = Field(description="false match rate of one comparison -> score")
-    words: str
 
 
 @router.get("/keys")
@@ -148,7 +147,6 @@ def _curve(found: Calibration) -> CurveView:
         comparisons=found.comparisons,
         measured_on=found.measured_on,
         thresholds={f"{rate:g}": round(found.threshold(rate), 4) for rate in RATES_SHOWN},
-        words=f"{found.comparisons:,} comparisons on {found.measured_on}",
     )
 
 
