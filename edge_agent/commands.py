@@ -17,7 +17,8 @@ from rich.table import Table
 from edge_agent.config import ConfigError, load
 from edge_agent.local_client import LocalClient, NotRunning, Refused
 
-out = Console()
+# What goes to a file or to grep is not cut to the width of a screen that is not there.
+out = Console(width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True)
 
 DEFAULT_CONFIG = Path("/etc/edge-agent/agent.toml")
@@ -28,7 +29,6 @@ FolderOption = Annotated[
     Path | None, typer.Option("--data", help="数据目录，代替配置文件 · data folder instead of a file")
 ]
 Json = Annotated[bool, typer.Option("--json", help="机器可读 · machine-readable")]
-PIPED_WIDTH = 1000
 TONES = {"online": "green", "done": "green", "offline": "red", "needs_person": "red", "failed": "red", "denied": "red"}
 
 
@@ -78,7 +78,7 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], *, 
             tone = TONES.get(text)
             cells.append(f"[{tone}]{text}[/]" if tone else text)
         table.add_row(*cells)
-    out.print(table, width=None if out.is_terminal else PIPED_WIDTH)  # nothing is cut that goes to a file or to grep
+    out.print(table)
 
 
 app = typer.Typer()

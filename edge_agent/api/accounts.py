@@ -133,7 +133,9 @@ def set_password(connection: sqlite3.Connection, name: str, password_hash: str, 
 
 
 def set_role(connection: sqlite3.Connection, name: str, role: Role) -> None:
+    """Raises ValueError if no administrator who may sign in would be left."""
     connection.execute("UPDATE accounts SET role = ? WHERE name = ?", (role, name))
+    _administrator_left(connection, "role")
 
 
 def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None) -> None:
@@ -143,8 +145,12 @@ def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None) ->
 def set_disabled(connection: sqlite3.Connection, name: str, *, disabled: bool) -> None:
     """Raises ValueError if no administrator who may sign in would be left."""
     connection.execute("UPDATE accounts SET disabled = ? WHERE name = ?", (int(disabled), name))
+    _administrator_left(connection, "disabled")
+
+
+def _administrator_left(connection: sqlite3.Connection, field: str) -> None:
     if not connection.execute("SELECT 1 FROM accounts WHERE role = ? AND NOT disabled", (Role.ADMIN,)).fetchone():
-        raise ValueError("disabled: the last administrator stays")
+        raise ValueError(f"{field}: the last administrator stays")
 
 
 def password_matches(password_hash: str | None, password: str) -> bool:

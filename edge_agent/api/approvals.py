@@ -64,7 +64,7 @@ async def _set(running: Gateway, asked: TwoPeople, actor: str) -> TwoPeople:
     return asked
 
 
-CHANGE = Act("two_people.change", Scope.CONFIG_WRITE, TwoPeople, _set)
+CHANGE = Act("two_people.change", Scope.CONFIG_WRITE, TwoPeople, TwoPeople, _set)
 END = Leave("gateway.decommission", Scope.KEYS_WRITE)
 
 

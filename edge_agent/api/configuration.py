@@ -9,10 +9,10 @@ from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, etag
+from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
-from edge_agent.api.site_changes import apply_site, completed, number, stale, tag_of
+from edge_agent.api.site_changes import apply_site, completed, number, stale
 from edge_agent.config import SiteConfig
 from edge_agent.configuration import differences, public
 
@@ -141,14 +141,7 @@ async def replace_section(
 ) -> Applied:
     """Replace one part, all or nothing: schedules, groups and holidays (`access`), modalities, retention and so on."""
     document = public(context.configuration.site)
-    tag = tag_of(document[section])
-    if tag != expected:
-        raise Problem(
-            412,
-            f"somebody changed {section} first; read it again",
-            code="stale",
-            headers={"ETag": etag(tag)},
-        )
+    unchanged(section, document[section], expected)
     site = completed(context, document | {section: body})
     applied = await _applied(context, caller, site, response, dry_run=dry_run, reason=reason or f"change {section}")
     response.headers["ETag"] = etag(tag_of(public(context.configuration.site)[section]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -107,6 +109,24 @@ def caller_of(request: Request) -> Caller:
 
 def etag(version: int | str) -> str:
     return f'"{version}"'
+
+
+def tag_of(value: Any) -> int:
+    """The same content has the same number: the ETag of what has no version of its own."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def unchanged(what: str, value: Any, expected: int | None) -> None:
+    """Raises Problem 412 with the newer ETag if somebody changed `value` since `expected` was read."""
+    current = tag_of(value)
+    if expected is not None and expected != current:
+        raise Problem(
+            412,
+            f"somebody changed {what} first; read it again",
+            code="stale",
+            headers={"ETag": etag(current)},
+        )
 
 
 def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:

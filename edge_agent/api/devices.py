@@ -15,10 +15,11 @@ from device_drivers import devices as contract
 from device_drivers.devices import CommandState
 from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, Gateway, IfSent, Running, etag
+from edge_agent.api.context import Context, ExpectedVersion, Gateway, Governance, IfSent, Running, etag, tag_of
+from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
-from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item, tag_of
+from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
 from edge_agent.audit import Entry
 from edge_agent.config import Device
 from templates_store.template import Modality
@@ -252,9 +253,13 @@ async def retry_device(name: str, caller: Commander, running: Running) -> None:
     running.fleet.nudge(name)
 
 
-@router.post("/{name}/clock", responses=responses(404, 409, 502))
-async def set_clock(name: str, caller: Commander, context: Context, running: Running) -> CommandView:
+@router.post("/{name}/clock", responses=responses(404, 409, 422, 502))
+async def set_clock(name: str, caller: Commander, context: Context, running: Running, once: Once) -> CommandView:
     """Set the device's clock to this gateway's, in the device's zone."""
+    return await once.answer(CommandView, lambda: _set_clock(name, caller, context, running))
+
+
+async def _set_clock(name: str, caller: Caller, context: Governance, running: Gateway) -> CommandView:
     driver = _online(running, name)
     if not isinstance(driver, contract.Terminal | contract.DoorController):
         raise Problem(409, f"{name}: this kind of device has no clock to set", code="unsupported")

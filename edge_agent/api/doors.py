@@ -6,15 +6,15 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field, RootModel
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.context import Context, Gateway, IfSent, Running, etag, tag_of, unchanged
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
-from edge_agent.api.two_people import HELD, Act, needed
+from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
 from edge_agent.doors import NotOpened, acknowledge, alarms
 from edge_agent.policy.access import Denied, mode_of
@@ -158,9 +158,9 @@ async def _order(running: Gateway, asked: Ordered, actor: str) -> DoorView:
     return next(view for view in door_views(running) if view.name == asked.door)
 
 
-EVERYWHERE = Act("doors.lockdown", Scope.DOORS_WRITE, Everywhere, _everywhere)
-OPEN = Act("door.open", Scope.DOORS_OPEN, OneDoor, _open)
-ORDER = Act("door.mode", Scope.DOORS_WRITE, Ordered, _order)
+EVERYWHERE = Act("doors.lockdown", Scope.DOORS_WRITE, Everywhere, DoorList, _everywhere)
+OPEN = Act("door.open", Scope.DOORS_OPEN, OneDoor, Opened, _open)
+ORDER = Act("door.mode", Scope.DOORS_WRITE, Ordered, DoorView, _order)
 
 
 @router.post("/doors/lockdown", responses=HELD | responses(422))
@@ -179,16 +179,30 @@ async def lift_lockdown(caller: Writer, running: Running) -> DoorList:
 async def open_door(name: str, caller: Opener, running: Running, once: Once) -> Opened:
     """Open once. Never repeated by itself: send the same Idempotency-Key when the answer was lost."""
     _door(running, name)
-    asked = OneDoor(door=name)
-    if needed(running.governance, ActKind.DOOR_OPEN):  # held before the key is used up
-        return await OPEN.ask(running, asked, caller, ActKind.DOOR_OPEN)
-    return await once.answer(Opened, lambda: OPEN.ask(running, asked, caller, None))
+    return await OPEN.ask(running, OneDoor(door=name), caller, ActKind.DOOR_OPEN, once)
 
 
-@router.put("/doors/{name}/mode", responses=HELD | responses(404, 422))
-async def order_mode(name: str, body: NewOrder, caller: Writer, context: Context, running: Running) -> DoorView:
+def _order_of(running: Gateway, name: str) -> tuple[str, str, str]:
+    """What a change of the mode is based on: the order in force, not whether the leaf stands open."""
+    order = running.doors.presence.order(name, running.governance.now())
+    return (order.mode, order.actor, str(order.until)) if order else ("", "", "")
+
+
+@router.get("/doors/{name}", responses=responses(404))
+async def read_door(name: str, caller: Reader, running: Running, response: Response) -> DoorView:
+    """One door; the ETag is that of the order in force."""
+    _door(running, name)
+    response.headers["ETag"] = etag(tag_of(_order_of(running, name)))
+    return next(view for view in door_views(running) if view.name == name)
+
+
+@router.put("/doors/{name}/mode", responses=HELD | responses(404, 412, 422))
+async def order_mode(
+    name: str, body: NewOrder, caller: Writer, context: Context, running: Running, expected: IfSent
+) -> DoorView:
     """Put a door into a mode over its schedule, or give it back."""
     _door(running, name)
+    unchanged("this door's mode", _order_of(running, name), expected)
     standing = running.doors.presence.order(name, context.now())
     kind = None
     if body.mode == "lockdown" or (standing is not None and standing.mode is DoorMode.LOCKDOWN):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Act, Nothing
@@ -81,7 +82,7 @@ async def unseal(body: Unsealing, caller: Keeper, context: Context, running: Run
     return KeyView(sealed=running.biometrics.sealed)
 
 
-async def rotate_keys(running: Gateway, asked: Nothing, actor: str) -> KeyView:
+async def _rotate(running: Gateway, asked: Nothing, actor: str) -> KeyView:
     try:
         kek = await asyncio.to_thread(running.biometrics.store.rotate)
     except Sealed:
@@ -90,13 +91,13 @@ async def rotate_keys(running: Gateway, asked: Nothing, actor: str) -> KeyView:
     return KeyView(sealed=False, kek=kek)
 
 
-ROTATE = Act("keys.rotate", Scope.KEYS_WRITE, Nothing, rotate_keys)
+ROTATE = Act("keys.rotate", Scope.KEYS_WRITE, Nothing, KeyView, _rotate)
 
 
-@router.post("/keys/rotate", responses=HELD | responses(503))
-async def rotate(caller: Keeper, running: Running) -> KeyView:
+@router.post("/keys/rotate", responses=HELD | responses(409, 422, 503))
+async def rotate(caller: Keeper, running: Running, once: Once) -> KeyView:
     """A new key-encryption key; the old one is destroyed. Matching goes on meanwhile."""
-    return await ROTATE.ask(running, Nothing(), caller, ActKind.KEY_ROTATION)
+    return await ROTATE.ask(running, Nothing(), caller, ActKind.KEY_ROTATION, once)
 
 
 @router.get("/backup", responses=responses(404))
@@ -110,17 +111,21 @@ async def read_backup(caller: Archivist, running: Running) -> BackupView:
     return BackupView(path=str(path), size_bytes=found.st_size, made_at=datetime.fromtimestamp(found.st_mtime, UTC))
 
 
-@router.post("/backup", status_code=201, responses=responses(503))
-async def make_backup(caller: Archivist, context: Context, running: Running) -> BackupView:
+@router.post("/backup", status_code=201, responses=responses(409, 422, 503))
+async def make_backup(caller: Archivist, context: Context, running: Running, once: Once) -> BackupView:
     """An encrypted, verified archive of both databases, made while everything runs."""
-    try:
-        path = await running.make_backup()
-    except Sealed:
-        raise _sealed() from None
-    except StoreError as exc:
-        raise Problem(503, str(exc), code="backup") from None
-    await context.note(Entry(actor=caller.name, action="backup.make", object=path.name))
-    return await read_backup(caller, running)
+
+    async def work() -> BackupView:
+        try:
+            path = await running.make_backup()
+        except Sealed:
+            raise _sealed() from None
+        except StoreError as exc:
+            raise Problem(503, str(exc), code="backup") from None
+        await context.note(Entry(actor=caller.name, action="backup.make", object=path.name))
+        return await read_backup(caller, running)
+
+    return await once.answer(BackupView, work)
 
 
 @router.get("/calibration")

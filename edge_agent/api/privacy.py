@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.enrolments import Consenting, problem_of
+from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Act, Leave
@@ -237,19 +238,19 @@ async def _erase(running: Gateway, asked: Erasing, actor: str) -> Ordered:
     )
 
 
-ERASE = Act("person.erase", Scope.ERASE, Erasing, _erase)
+ERASE = Act("person.erase", Scope.ERASE, Erasing, Ordered, _erase)
 EXPORT = Leave("person.export", Scope.EXPORT)
 DISCLOSE = Leave("person.disclose", Scope.EXPORT)
 
 
-@router.post("/people/{subject}/erasures", status_code=201, responses=HELD | responses(404, 422))
+@router.post("/people/{subject}/erasures", status_code=201, responses=HELD | responses(404, 409, 422))
 async def order_erasure(
-    subject: str, body: ErasureOrder, caller: Eraser, context: Context, running: Running
+    subject: str, body: ErasureOrder, caller: Eraser, context: Context, running: Running, once: Once
 ) -> Ordered:
     """Delete, withdraw, leave or cancel. When this answers 201, the person cannot match any more."""
     await _known(subject, context, running)
     kind = None if body.verb is Verb.WITHDRAW else ActKind.ERASURE  # a withdrawal works at once
-    return await ERASE.ask(running, Erasing(subject=subject, **body.model_dump()), caller, kind)
+    return await ERASE.ask(running, Erasing(subject=subject, **body.model_dump()), caller, kind, once)
 
 
 class OnePerson(BaseModel):

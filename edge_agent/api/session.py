@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
-from edge_agent.api.context import Context
+from edge_agent.api.context import Context, IfSent, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.audit import Entry
@@ -182,7 +183,11 @@ class SessionView(BaseModel):
 @router.get("/accounts")
 async def list_accounts(caller: Administrator, context: Context) -> list[AccountView]:
     found = await context.database.read(accounts.listing)
-    return [AccountView(name=a.name, role=a.role, second_factor=a.has_totp, disabled=a.disabled) for a in found]
+    return [_account_view(account) for account in found]
+
+
+def _account_view(account: accounts.Account) -> AccountView:
+    return AccountView(name=account.name, role=account.role, second_factor=account.has_totp, disabled=account.disabled)
 
 
 @router.post("/accounts", status_code=201, responses=responses(409, 422))
@@ -208,20 +213,37 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
 
     entry = Entry(actor=caller.name, action="account.add", object=body.name, details={"role": body.role})
     made = await context.act(caller.name, entry, work)
-    return AccountView(name=made.name, role=made.role, second_factor=False, disabled=False)
+    return _account_view(made)
 
 
 class AccountChange(BaseModel):
     """What is left out stays. Any of them ends the account's sessions."""
 
     password: SecretStr | None = Field(None, max_length=accounts.MAX_PASSWORD)
+    role: Role | None = None
     disabled: bool | None = None
     second_factor: Literal[False] | None = Field(None, description="false takes it off, for a lost telephone")
 
 
-@router.patch("/accounts/{name}", responses=responses(404, 409, 422))
-async def change_account(name: str, body: AccountChange, caller: Administrator, context: Context) -> AccountView:
-    """Reset somebody's password or second factor, or shut the account."""
+@router.get("/accounts/{name}", responses=responses(404))
+async def read_account(name: str, caller: Administrator, context: Context, response: Response) -> AccountView:
+    account = await context.database.read(lambda c: _account(c, name))
+    response.headers["ETag"] = etag(tag_of(asdict(account)))
+    return _account_view(account)
+
+
+def _account(connection: sqlite3.Connection, name: str) -> accounts.Account:
+    found = accounts.find(connection, name)
+    if found is None:
+        raise Problem(404, f"there is no account {name[:32]!r}", code="unknown")
+    return found
+
+
+@router.patch("/accounts/{name}", responses=responses(404, 409, 412, 422))
+async def change_account(
+    name: str, body: AccountChange, caller: Administrator, context: Context, expected: IfSent, response: Response
+) -> AccountView:
+    """Reset somebody's password or second factor, give another role, or shut the account."""
     hashed = ""
     if body.password is not None:
         try:
@@ -231,27 +253,26 @@ async def change_account(name: str, body: AccountChange, caller: Administrator, 
         hashed = await asyncio.to_thread(accounts.hash_password, body.password.get_secret_value())
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
-        if accounts.find(connection, name) is None:
-            raise Problem(404, f"there is no account {name[:32]!r}", code="unknown")
+        unchanged("this account", asdict(_account(connection, name)), expected)
         if hashed:
             accounts.set_password(connection, name, hashed, by="" if name == caller.name else caller.name)
         if body.second_factor is False:
             accounts.set_totp(connection, name, None)
-        if body.disabled is not None:
-            try:
+        try:
+            if body.disabled is not None:
                 accounts.set_disabled(connection, name, disabled=body.disabled)
-            except ValueError as exc:
-                raise Problem(409, str(exc), code="last_administrator") from None
+            if body.role is not None:
+                accounts.set_role(connection, name, body.role)
+        except ValueError as exc:
+            raise Problem(409, str(exc), code="last_administrator") from None
         accounts.close_all_sessions(connection, name, but=caller.session_id)
-        changed = accounts.find(connection, name)
-        if changed is None:
-            raise LookupError(name)
-        return changed
+        return _account(connection, name)
 
     details = {"fields": sorted(body.model_fields_set)}
     entry = Entry(actor=caller.name, action="account.change", object=name[:32], details=details)
     made = await context.act(caller.name, entry, work)
-    return AccountView(name=made.name, role=made.role, second_factor=made.has_totp, disabled=made.disabled)
+    response.headers["ETag"] = etag(tag_of(asdict(made)))
+    return _account_view(made)
 
 
 @router.get("/sessions")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any, Literal
 
-from edge_agent.api.context import Governance, etag
+from edge_agent.api.context import Governance, etag, unchanged
 from edge_agent.api.problems import FieldFault, Problem
 from edge_agent.api.two_people import guard
 from edge_agent.audit import Entry
@@ -64,12 +62,6 @@ def number(context: Governance) -> int:
     return version.number if version else 0
 
 
-def tag_of(value: Any) -> int:
-    """The same content has the same number: the ETag of a part of the configuration."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-
 def item_of(context: Governance, section: Listed, name: str) -> dict[str, Any]:
     """One device or upstream as it is configured, without secrets. Raises Problem 404."""
     found = next((item for item in public(context.configuration.site)[section] if item["name"] == name), None)
@@ -93,14 +85,7 @@ async def change_item(
 ) -> None:
     """What `change` leaves out stays, secrets too. Raises Problem 404, 412, 422."""
     current = item_of(context, section, name)
-    tag = tag_of(current)
-    if tag != expected:
-        raise Problem(
-            412,
-            f"somebody changed this {section[:-1]} first; read it again",
-            code="stale",
-            headers={"ETag": etag(tag)},
-        )
+    unchanged(f"this {section[:-1]}", current, expected)
     document = public(context.configuration.site)
     document[section] = [current | change if item["name"] == name else item for item in document[section]]
     await _apply(context, actor, document, f"change {section[:-1]} {name}")
@@ -110,9 +95,7 @@ async def remove_item(
     context: Governance, actor: str, section: Listed, name: str, *, expected: int | None = None
 ) -> None:
     """Raises Problem 404, 412."""
-    tag = tag_of(item_of(context, section, name))
-    if expected is not None and expected != tag:
-        raise Problem(412, f"somebody changed this {section[:-1]} first", code="stale", headers={"ETag": etag(tag)})
+    unchanged(f"this {section[:-1]}", item_of(context, section, name), expected)
     document = public(context.configuration.site)
     document[section] = [item for item in document[section] if item["name"] != name]
     await _apply(context, actor, document, f"remove {section[:-1]} {name}")

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 from edge_agent.api import accounts
 from edge_agent.api.access import Caller
 from edge_agent.api.context import Gateway, Governance
+from edge_agent.api.idempotency import Keyed
 from edge_agent.api.problems import Problem
 from edge_agent.api.roles import ROLES, Scope
 from edge_agent.audit import Entry
@@ -86,13 +87,18 @@ class Act(Generic[P, R]):
     name: str
     scope: Scope
     asked: type[P]
+    answer: type[R]
     work: Callable[[Gateway, P, str], Awaitable[R]]
 
-    async def ask(self, running: Gateway, asked: P, caller: Caller, kind: ActKind | None) -> R:
-        """Do it; raises Held if `kind` takes two people here."""
-        if needed(running.governance, kind):
+    async def ask(
+        self, running: Gateway, asked: P, caller: Caller, kind: ActKind | None, once: Keyed | None = None
+    ) -> R:
+        """Do it, once where the request carries a key; raises Held if `kind` takes two people here."""
+        if needed(running.governance, kind):  # before the key is used up
             raise Held(await hold(running.governance, self.name, self.scope, asked, caller))
-        return await self.work(running, asked, caller.name)
+        if once is None:
+            return await self.work(running, asked, caller.name)
+        return await once.answer(self.answer, lambda: self.work(running, asked, caller.name))
 
     async def carry_out(self, running: Gateway, asked: str, person: str) -> R:
         return await self.work(running, self.asked.model_validate_json(asked), person)

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, IfSent, etag
+from edge_agent.api.context import Context, ExpectedVersion, IfSent, etag, tag_of
 from edge_agent.api.events import Events, EventView, view
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
-from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item, tag_of
+from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
 from edge_agent.audit import Entry
 from edge_agent.delivery.outbox import Ledger, Outbox, UnknownSink
 from edge_agent.delivery.upstreams import Upstreams
