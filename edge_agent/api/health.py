@@ -13,7 +13,10 @@ from pydantic import BaseModel, Field
 from edge_agent import __version__
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Gateway, Running
+from edge_agent.api.privacy import request_view, requests_of
 from edge_agent.api.roles import Scope
+from edge_agent.doors import AlarmKind, alarms
+from edge_agent.policy.requests import Standing
 from edge_agent.supervise import LinkState
 
 router = APIRouter(tags=["health"])
@@ -125,6 +128,14 @@ async def metrics(caller: Scraper, running: Running) -> PlainTextResponse:
     gauge("templates_searchable", "templates in the galleries").set(running.biometrics.galleries.count())
     gauge("punches_stored", "events stored since the start").set(running.attendance.stored)
     gauge("incidents_open", "security incidents not closed").set(running.incidents.open_count)
+    standings = [request_view(running, r).standing for r in await running.governance.database.read(requests_of)]
+    gauge("rights_requests_overdue", "requests past their fifteen working days").set(standings.count(Standing.OVERDUE))
+    gauge("rights_requests_due_soon", "requests due soon").set(standings.count(Standing.DUE_SOON))
+    standing = await running.governance.database.read(alarms)
+    unseen = gauge("alarms_standing", "door and device alarms not cleared", ("kind",))
+    for kind in AlarmKind:
+        # A duress is silent: a dashboard on a wall must not show it.
+        unseen.labels(kind).set(sum(alarm.kind is kind and not alarm.silent for alarm in standing))
     gauge("config_version", "the configuration in force").set(state.config_version)
     started = gauge("start_time_seconds", "when the agent started, Unix time")
     started.set(running.started_at.timestamp())

@@ -293,15 +293,18 @@ async def _exported(subject: str, caller: Caller, running: Gateway) -> dict[str,
 
 @router.get("/receipts")
 async def list_receipts(
-    caller: Reader, running: Running, subject: Annotated[str | None, Query(max_length=64)] = None
+    caller: Reader, context: Context, running: Running, subject: Annotated[str | None, Query(max_length=64)] = None
 ) -> list[ReceiptView]:
     """Erasure receipts, each naming every copy and what became of it."""
-    return await receipts_of(running, subject)
+    found = await receipts_of(running, subject)
+    await context.note(Entry(actor=caller.name, action="receipts.read", details={"rows": len(found)}))
+    return found
 
 
 @router.get("/requests")
 async def list_requests(caller: Reader, context: Context, running: Running) -> list[RequestView]:
     found = await context.database.read(requests_of)
+    await context.note(Entry(actor=caller.name, action="requests.read", details={"rows": len(found)}))
     return [request_view(running, request) for request in found]
 
 
