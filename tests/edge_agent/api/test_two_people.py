@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from edge_agent.__main__ import NotApproved, _decommission
+from edge_agent.agent import Agent
 from edge_agent.api import accounts
+from edge_agent.api.approvals import END
 from edge_agent.api.roles import Role
+from edge_agent.api.server import application
+from edge_agent.api.two_people import approved
 from edge_agent.audit import Entry
+from edge_agent.decommission import ordered
 from edge_agent.policy.two_people import ActKind, TwoPeople
-from tests.edge_agent.api.whole import Whole
+from tests.edge_agent.api.whole import Whole, whole_gateway
 
 OPEN = "/api/v1/doors/gate/open"
 
@@ -207,3 +214,22 @@ async def test_every_act_has_its_own_row_in_the_chain(whole: Whole) -> None:
     await held(await (await whole.browser("security")).post(OPEN))
     await whole.app.state.gateway.governance.note(Entry(actor="t", action="t"))
     assert (await whole.agent.database.read(whole.agent.audit.verify)).intact
+
+
+async def test_the_end_of_a_gateway_waits_for_its_second_person_too(tmp_path: Path) -> None:
+    async with whole_gateway(tmp_path) as whole:
+        await asked_for(whole, ActKind.DECOMMISSION)
+        where = await held(await (await whole.browser("admin")).post("/api/v1/decommission/permit"))
+        settings = whole.agent.config
+    with pytest.raises(NotApproved):
+        await _decommission(settings, "gw", leave_devices=True)
+    assert not ordered(tmp_path)
+    agent = await Agent.open(settings)
+    try:
+        again = Whole(agent, application(agent.gateway()), whole.tokens, whole.cookies)
+        second = await again.browser("second-admin")
+        assert (await second.post(f"{where}/approve")).json()["state"] == "approved"
+        assert (await (await again.browser("admin")).post("/api/v1/decommission/permit")).status_code == 204
+        assert await agent.database.read(lambda c: approved(c, END.name, now=agent.clock()))
+    finally:
+        await agent.close()
