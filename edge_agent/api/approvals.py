@@ -22,7 +22,7 @@ Writer = Annotated[Caller, Depends(require(Scope.CONFIG_WRITE))]
 Keeper = Annotated[Caller, Depends(require(Scope.KEYS_WRITE))]
 
 
-def acts(request: Request) -> Mapping[str, AnyAct]:
+async def acts(request: Request) -> Mapping[str, AnyAct]:
     found: Mapping[str, AnyAct] = request.app.state.acts
     return found
 

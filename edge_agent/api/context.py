@@ -88,12 +88,13 @@ class Gateway:
     data_dir: Path
 
 
-def gateway(request: Request) -> Gateway:
+# Dependencies are coroutines although they await nothing: FastAPI sends plain functions to a thread each time.
+async def gateway(request: Request) -> Gateway:
     found: Gateway = request.app.state.gateway
     return found
 
 
-def governance(request: Request) -> Governance:
+async def governance(request: Request) -> Governance:
     context: Governance = request.app.state.governance
     return context
 
@@ -129,7 +130,7 @@ def unchanged(what: str, value: Any, expected: int | None) -> None:
         )
 
 
-def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
+async def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
     """The version a change is based on. A change without one could undo somebody else's."""
     if if_match is None:
         raise Problem(428, "send If-Match with the ETag you read, so that nobody's change is undone", code="if_match")
@@ -139,9 +140,9 @@ def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
     return int(text)
 
 
-def sent_version(if_match: Annotated[str | None, Header()] = None) -> int | None:
+async def sent_version(if_match: Annotated[str | None, Header()] = None) -> int | None:
     """As `expected_version`, where a single act cannot undo anybody's; checked if it was sent."""
-    return None if if_match is None else expected_version(if_match)
+    return None if if_match is None else await expected_version(if_match)
 
 
 ExpectedVersion = Annotated[int, Depends(expected_version)]

@@ -62,11 +62,11 @@ def view(found: Stored) -> EventView:
 
 
 class Filters(BaseModel):
-    type: Annotated[str, Query(max_length=64)] = ""
-    device: Annotated[str | None, Query(max_length=64)] = None
-    subject: Annotated[str | None, Query(max_length=64)] = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    type: str = ""
+    device: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -78,11 +78,21 @@ class Filters(BaseModel):
         }
 
 
-Filter = Annotated[Filters, Depends()]
+async def filtered(
+    type: Annotated[str, Query(max_length=64)] = "",  # noqa: A002 - the parameter's public name
+    device: Annotated[str | None, Query(max_length=64)] = None,
+    subject: Annotated[str | None, Query(max_length=64)] = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+) -> Filters:
+    return Filters(type=type, device=device, subject=subject, since=since, until=until)
+
+
+Filter = Annotated[Filters, Depends(filtered)]
 Cursor = Annotated[int | None, Query(ge=0, le=2**62)]
 
 
-def outbox(request: Request) -> Outbox:
+async def outbox(request: Request) -> Outbox:
     found: Outbox = request.app.state.outbox
     return found
 

@@ -250,7 +250,7 @@ class Ways(BaseModel):
     start: str = Field("/api/v1/session/oidc", description="where that button leads")
 
 
-def sign_ons(request: Request) -> SignOns:
+async def sign_ons(request: Request) -> SignOns:
     found: SignOns = request.app.state.sign_ons
     return found
 

@@ -70,7 +70,7 @@ class Offers:
         self._offers.pop(account, None)
 
 
-def offers(request: Request) -> Offers:
+async def offers(request: Request) -> Offers:
     state = request.app.state
     if not hasattr(state, "totp_offers"):
         state.totp_offers = Offers()

@@ -27,7 +27,7 @@ MAX_CSV = 4 * 1024 * 1024
 IMPORT_STEP = 200  # rows a transaction: a large file must not keep punches waiting
 
 
-def roster(request: Request) -> Roster:
+async def roster(request: Request) -> Roster:
     found: Roster = request.app.state.roster
     return found
 

@@ -44,9 +44,10 @@ from edge_agent.console.page import Counts, Pages
 from edge_agent.console.routes import ConsoleRoutes
 from edge_agent.database import Database
 
+# Those asked most come first: FastAPI tries router after router.
 ROUTERS = (
-    session, oidc, own_account, tokens, configuration, audit, events, upstreams, devices, sync, doors, people, rights,
-    enrolments, privacy, incidents, keys, approvals, health,
+    health, events, doors, devices, people, upstreams, session, sync, rights, privacy, enrolments, audit, configuration,
+    tokens, own_account, oidc, approvals, incidents, keys,
 )  # fmt: skip
 ACTS: tuple[AnyAct, ...] = (
     doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,

@@ -64,11 +64,10 @@ def number(context: Governance) -> int:
 
 def item_of(context: Governance, section: Listed, name: str) -> dict[str, Any]:
     """One device or upstream as it is configured, without secrets. Raises Problem 404."""
-    found = next((item for item in public(context.configuration.site)[section] if item["name"] == name), None)
+    found = next((item for item in getattr(context.configuration.site, section) if item.name == name), None)
     if found is None:
         raise Problem(404, f"there is no {section[:-1]} {name[:64]!r}", code="unknown")
-    kept: dict[str, Any] = found
-    return kept
+    return public(found)
 
 
 async def add_item(context: Governance, actor: str, section: Listed, item: dict[str, Any], *, reason: str) -> None:

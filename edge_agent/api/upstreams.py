@@ -24,7 +24,7 @@ Writer = Annotated[Caller, Depends(require(Scope.UPSTREAMS_WRITE))]
 Judge = Annotated[Caller, Depends(require(Scope.QUARANTINE_WRITE))]
 
 
-def upstreams(request: Request) -> Upstreams:
+async def upstreams(request: Request) -> Upstreams:
     found: Upstreams = request.app.state.upstreams
     return found
 
