@@ -28,9 +28,9 @@ MAX_PHOTO = 8 * 1024 * 1024
 class Said(BaseModel):
     """A person's yes for one purpose, as it was recorded."""
 
-    purpose: Purpose
+    purpose: Purpose = Field(examples=["attendance"])
     notice_version: str = Field(max_length=64, examples=["3"])
-    given_at: AwareDatetime
+    given_at: AwareDatetime = Field(examples=["2026-11-23T08:00:00+08:00"])
     evidence_sha256: str = Field(max_length=64, examples=["9f3c" + "0" * 60])
     expires_at: AwareDatetime | None = None
 
@@ -68,7 +68,7 @@ class Consenting(BaseModel):
 
 
 class NewEnrolment(Consenting):
-    subject: str = Field(max_length=64)
+    subject: str = Field(max_length=64, examples=["p1001"])
     position: int = Field(0, ge=0, le=10, description="finger 1 to 10; 0 for a face")
     samples: int | None = Field(None, ge=1, le=10)
 

@@ -28,7 +28,7 @@ RATES_SHOWN = (1e-3, 1e-4, 1e-5, 1e-6)
 
 
 class Unsealing(BaseModel):
-    passphrase: SecretStr = Field(max_length=1024)
+    passphrase: SecretStr = Field(max_length=1024, examples=["the keeper's long passphrase"])
 
 
 class KeyView(BaseModel):

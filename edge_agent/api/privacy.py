@@ -84,7 +84,7 @@ class Ordered(BaseModel):
 
 
 class NewRequest(BaseModel):
-    subject: str = Field(max_length=64)
+    subject: str = Field(max_length=64, examples=["p1001"])
     verb: Verb
     verified: bool = Field(False, description="identity was verified just now: the fifteen working days begin")
 
@@ -267,7 +267,7 @@ async def export_person(subject: str, caller: Exporter, running: Running) -> dic
 class Disclosure(BaseModel):
     """An authority's demand."""
 
-    subject: str = Field(max_length=64)
+    subject: str = Field(max_length=64, examples=["p1001"])
     authority: str = Field(min_length=2, max_length=200, examples=["市公安局网安支队"])
     reference: str = Field(min_length=2, max_length=200, examples=["调证字〔2026〕12号"])
 

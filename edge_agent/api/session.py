@@ -30,7 +30,7 @@ class Setup(BaseModel):
 
 class SignIn(BaseModel):
     name: str = Field(max_length=64, examples=["linlan"])
-    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD)
+    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
     code: str = Field("", max_length=10, description="six digits, where the account has a second factor")
 
 
@@ -161,7 +161,7 @@ Administrator = Annotated[Caller, Depends(require(Scope.ACCOUNTS_WRITE))]
 class NewAccount(BaseModel):
     name: AccountName
     role: Role
-    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD)
+    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
 
 
 class AccountView(BaseModel):
