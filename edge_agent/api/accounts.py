@@ -40,6 +40,7 @@ class Account:
     has_totp: bool = False
     disabled: bool = False
     own_password: bool = True  # False: somebody else set it, and so knows it
+    provided: bool = False  # signs in at the identity provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,12 @@ def add(
     return Account(name, role)
 
 
-_COLUMNS = "name, role, totp_secret IS NOT NULL, disabled, password_by = ''"
+_COLUMNS = "name, role, totp_secret IS NOT NULL, disabled, password_by = '', identity IS NOT NULL"
 
 
-def _account(row: tuple[str, str, int, int, int]) -> Account:
-    name, role, totp, disabled, own = row
-    return Account(name, Role(role), bool(totp), bool(disabled), bool(own))
+def _account(row: tuple[str, str, int, int, int, int]) -> Account:
+    name, role, totp, disabled, own, provided = row
+    return Account(name, Role(role), bool(totp), bool(disabled), bool(own), bool(provided))
 
 
 def find(connection: sqlite3.Connection, name: str) -> Account | None:

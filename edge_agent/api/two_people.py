@@ -302,12 +302,29 @@ def _holds(connection: sqlite3.Connection, person: str, scope: Scope) -> bool:
 
 def _why_not(connection: sqlite3.Connection, found: ActView, caller: Caller) -> str:
     both = [accounts.find(connection, name) for name in (found.person, caller.name)]
+    provider_by = ""
+    if any(account is not None and account.provided for account in both):
+        provider_by = person_of(connection, _provider_set_by(connection)) or ""
     return undecidable(
         asker=found.person,
         decider=caller.name,
         decider_is_person=bool(caller.session_id),
         own_passwords=all(account is not None and account.own_password for account in both),
+        provider_by=provider_by,
     )
+
+
+def _provider_set_by(connection: sqlite3.Connection) -> str:
+    """Who made the newest change of `sign_in`: they chose who vouches for people."""
+    rows = connection.execute(
+        "SELECT actor, coalesce(json_extract(document, '$.sign_in'), '') FROM config_versions ORDER BY version DESC"
+    )
+    by, newest = "", None
+    for actor, document in rows:
+        if newest not in (None, document):
+            break
+        by, newest = actor, document
+    return by
 
 
 def _sweep(connection: sqlite3.Connection, governance: Governance, now: datetime) -> None:

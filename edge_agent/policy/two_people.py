@@ -38,12 +38,19 @@ class TwoPeople(BaseModel):
         return self.acts - other.acts
 
 
-def undecidable(*, asker: str, decider: str, decider_is_person: bool, own_passwords: bool) -> str:
-    """Why this person may not decide; empty if they may."""
+def undecidable(
+    *, asker: str, decider: str, decider_is_person: bool, own_passwords: bool, provider_by: str = ""
+) -> str:
+    """Why this person may not decide; empty if they may.
+
+    `provider_by` is who set up the identity provider that vouches for one of them, if it does.
+    """
     if not decider_is_person:
         return "a machine's token decides nothing: sign in"
     if asker == decider:
         return "you asked for it: another person has to decide"
     if not own_passwords:
         return "whoever asks or decides must have set their own password: somebody else knows this one"
+    if provider_by in {asker, decider}:
+        return f"{provider_by} set up the identity provider that vouches for the other: a third person has to"
     return ""

@@ -90,6 +90,23 @@ async def test_an_account_made_by_the_asker_is_no_second_person(whole: Whole) ->
     assert (await puppet.post(f"{where}/approve")).json()["state"] == "done"
 
 
+async def test_a_provider_set_up_by_the_asker_vouches_for_no_second_person(whole: Whole) -> None:
+    """Otherwise one administrator with an identity provider of their own would be two people."""
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin = await whole.browser("admin")
+    tag = (await admin.get("/api/v1/config/sign_in")).headers["etag"]
+    mine = {"oidc": {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}}}
+    assert (await admin.put("/api/v1/config/sign_in", json=mine, headers={"If-Match": tag})).status_code == 200
+    await whole.agent.database.write(
+        lambda c: c.execute("UPDATE accounts SET identity = 'https://mine.example 1' WHERE name = 'the-second-admin'")
+    )
+    where = await held(await admin.post(OPEN))
+    refused = await (await whole.browser("second-admin")).post(f"{where}/approve")
+    assert "identity provider" in refused.json()["detail"]
+    guard = await whole.browser("security")  # a third person, who does not come from there
+    assert (await guard.post(f"{where}/approve")).json()["state"] == "done"
+
+
 async def test_what_nobody_decided_in_time_falls_away(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     await asked_for(whole, ActKind.DOOR_OPEN)
     guard, admin = await whole.browser("security"), await whole.browser("admin")
