@@ -246,6 +246,31 @@ async def read_capabilities(name: str, caller: Reader, running: Running) -> dict
     }
 
 
+class WaitingCommand(BaseModel):
+    """A command that a push terminal takes when it calls. Its words hold names and cards, and are not shown."""
+
+    number: int
+    state: CommandState
+    deadline: datetime
+    sent_at: datetime | None
+    sends: int
+
+
+@router.get("/{name}/commands", responses=responses(404))
+async def list_commands(name: str, caller: Reader, context: Context, running: Running) -> list[WaitingCommand]:
+    """What waits for this terminal, oldest first; devices that are asked directly have nothing waiting."""
+    serial = device_view(running, name).serial
+    rows = await context.database.read(
+        lambda c: c.execute(
+            "SELECT command_id, state, deadline, sent_at, sends FROM terminal_commands WHERE serial = ?"
+            " ORDER BY command_id LIMIT 500",
+            (serial,),
+        ).fetchall()
+    )
+    names = ("number", "state", "deadline", "sent_at", "sends")
+    return [WaitingCommand.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+
+
 @router.post("/{name}/retry", status_code=204, responses=responses(404))
 async def retry_device(name: str, caller: Commander, running: Running) -> None:
     """Try to connect now instead of after the pause."""

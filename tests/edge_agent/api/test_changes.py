@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from device_drivers.adms.queue import QueuedCommand
 from edge_agent.api.roles import Role
+from edge_agent.command_journal import DatabaseJournal
 from edge_agent.delivery.event import Event
 from templates_store.template import Modality
 from tests.edge_agent.api.whole import PERSON, Whole
@@ -43,6 +45,20 @@ async def test_a_device_is_changed_on_what_was_read_and_keeps_its_password(whole
         assert whole.agent.site.devices[1].timezone is None  # nothing half applied
         assert (await admin.delete("/api/v1/devices/lobby", headers={"If-Match": '"1"'})).status_code == 412
         assert (await admin.delete("/api/v1/devices/lobby", headers=tag)).status_code == 204
+
+
+async def test_commands_that_wait_for_a_terminal_are_listed_without_their_words(whole: Whole) -> None:
+    agent, until = whole.agent, whole.agent.clock() + timedelta(hours=1)
+    journal = DatabaseJournal(agent.database, b"k" * 32, clock=agent.clock)
+    await journal.save("CQZ1", QueuedCommand(7, "DATA UPDATE USERINFO PIN=1\tName=司马青岚", until))
+    async with whole.client(Role.ADMIN) as admin:
+        body = {"name": "push", "kind": "adms", "serial": "CQZ1"}
+        assert (await admin.post("/api/v1/devices", json=body)).status_code == 201
+        answer = await admin.get("/api/v1/devices/push/commands")
+        assert [(each["number"], each["state"], each["sends"]) for each in answer.json()] == [(7, "queued", 0)]
+        assert "司马青岚" not in answer.text
+        assert (await admin.get("/api/v1/devices/panel/commands")).json() == []
+        assert (await admin.get("/api/v1/devices/none/commands")).status_code == 404
 
 
 async def test_an_upstream_is_added_changed_stopped_and_taken_back(whole: Whole) -> None:
