@@ -228,10 +228,10 @@ class Incidents:
     # Signals
 
     async def run(self, *, wait: Callable[[float], Awaitable[None]]) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled; not at once, because a start has templates to open first."""
         while True:
-            await self.watch()
             await wait(WATCH_EVERY_S)
+            await self.watch()
 
     async def watch(self) -> None:
         """Look once at everything that opens an incident by itself."""
