@@ -185,6 +185,19 @@ class Terminal(Driver, Protocol):
     async def open_door(self, door: int, *, seconds: float) -> CommandResult: ...
 
 
+@runtime_checkable
+class KeepsLog(Driver, Protocol):
+    """A device whose log fills up and is cleared only whole, on the enterprise's order."""
+
+    async def read_log(self) -> bytes:
+        """Record the log to its end, through `run`; the cursor that stands for that end."""
+        ...
+
+    async def clear_log(self, *, confirmed_through: bytes) -> CommandResult:
+        """Delete everything, if the log still ends where this cursor says."""
+        ...
+
+
 class DoorMode(StrEnum):
     CONTROLLED = "controlled"
     LOCKED = "locked"  # normally closed: nothing opens it

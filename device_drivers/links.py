@@ -122,6 +122,17 @@ class StreamLink:
                 await self.writer.wait_closed()
 
 
+async def knock(host: str, port: int, timeout_s: float) -> bool:
+    """Whether somebody accepts a TCP connection there."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
 class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.queue: asyncio.Queue[bytes | OSError] = asyncio.Queue(MAX_DATAGRAMS)

@@ -47,6 +47,7 @@ from edge_agent.fleet import Fleet
 from edge_agent.identity_keys import IdentityKeys
 from edge_agent.incidents import Incidents
 from edge_agent.local_client import Invitation
+from edge_agent.log_clearing import LogClearing
 from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
 from edge_agent.presence import Presence
@@ -208,6 +209,7 @@ class Agent:
             anchors=self.anchors,
             now=clock,
         )
+        self.log_clearing = LogClearing(database=database, audit=self.audit, driver=self.fleet.driver, now=clock)
         self.upstreams = Upstreams(
             database,
             self.outbox,
@@ -261,6 +263,7 @@ class Agent:
             erasure=self.erasure,
             sync=self.sync,
             incidents=self.incidents,
+            log_clearing=self.log_clearing,
             make_backup=self.make_backup,
             started_at=self.started_at,
             data_dir=self.config.gateway.data_dir,

@@ -11,6 +11,7 @@ import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -27,6 +28,7 @@ from pydantic import (
 from device_drivers import catalog, devices
 from device_drivers.links import split_address
 from edge_agent.api.roles import Role
+from edge_agent.delivery.sink import LOOPBACK
 from edge_agent.policy.rules import AccessRules
 from edge_agent.policy.two_people import TwoPeople
 from templates_store.template import Modality
@@ -175,14 +177,21 @@ class Upstream(Model):
     options: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _scheme(self) -> Upstream:
-        allowed = {
-            "webhook": ("https://", "http://127.0.0.1", "http://localhost", "http://[::1]"),
-            "nats": ("nats://", "tls://"),
-            "mqtt": ("mqtt://", "mqtts://"),
-        }[self.kind]
-        if not self.url.startswith(allowed):
-            raise ValueError(f"url must start with {' or '.join(allowed)} (plain http only to this machine)")
+    def _address(self) -> Upstream:
+        schemes = {"webhook": ("https",), "nats": ("nats", "tls"), "mqtt": ("mqtt", "mqtts")}[self.kind]
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as exc:
+            raise ValueError(f"url: {exc}") from None
+        plain_here = self.kind == "webhook" and parts.scheme == "http" and host in LOOPBACK
+        if parts.scheme not in schemes and not plain_here:
+            allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+            raise ValueError(f"url must start with {allowed} (plain http only to this machine)")
+        if not host:
+            raise ValueError("url names no host")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("url must not hold credentials; they go into username and password")
         return self
 
 
@@ -235,7 +244,9 @@ class Oidc(Model):
     @field_validator("issuer")
     @classmethod
     def _secured(cls, issuer: str) -> str:
-        if not issuer.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
+        parts = urlsplit(issuer)
+        plain_here = parts.scheme == "http" and parts.hostname in LOOPBACK
+        if not parts.hostname or (parts.scheme != "https" and not plain_here):
             raise ValueError("must start with https:// (plain http only to this machine)")
         return issuer
 

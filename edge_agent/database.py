@@ -4,10 +4,9 @@ Group commit: works that wait while the disk syncs share the next transaction, e
 SAVEPOINT, so one that fails takes nobody with it. What `write` returned is on the disk
 (WAL, synchronous=FULL).
 
-Full disks: SQLite needs room even to delete and to checkpoint, so a ballast file beside the database
-keeps some back. Below the high-water mark only `essential` writes (acknowledgements, pruning, erasure)
-are taken; everything else raises DiskFull, and no device gets an acknowledgement. When SQLite itself
-runs out of room the ballast is given up, and made again once there is room for it. Nobody has to act.
+Full disks: below the high-water mark only `essential` writes (acknowledgements, pruning, erasure) are taken;
+everything else raises DiskFull, and no device gets an acknowledgement. When SQLite itself runs out of room
+the ballast (`ballast.py`) is given up, and made again once there is room for it. Nobody has to act.
 
 StorageError
 ├ DiskFull        nothing was written        -> try again later; do not acknowledge
@@ -19,12 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import queue
-import shutil
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edge_agent.ballast import BALLAST_BYTES, HIGH_WATER_BYTES, Ballast, free_bytes
+
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
@@ -40,15 +37,11 @@ SCHEMA = Path(__file__).with_name("schema")
 MAX_GROUP = 512  # works that share one commit; more would make the first of them wait
 READERS = 3
 BUSY_TIMEOUT_S = 10.0
-BALLAST_BYTES = 32 * 1024 * 1024
 # A commit needs the WAL to grow by what it writes; a checkpoint, the database by the same. So the WAL is
 # moved into the file before it grows to an eighth of the room kept back.
 CHECKPOINT_PAGES = 1000
-HIGH_WATER_BYTES = 16 * 1024 * 1024
 PAGE = 4096
 JOURNAL_LIMIT = 64 * 1024 * 1024
-
-log = logging.getLogger(__name__)
 
 
 class StorageError(Exception):
@@ -73,10 +66,6 @@ class SchemaTooNew(StorageError):
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def free_bytes(path: Path) -> int:
-    return shutil.disk_usage(path).free
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -134,65 +123,6 @@ def is_full(exc: sqlite3.Error, *, short: bool) -> bool:
     """Whether an error means "no room"; on some file systems that arrives as an I/O error."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     return code == sqlite3.SQLITE_FULL or (short and code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
-
-
-class Ballast:
-    """Room kept back beside the database, given up when SQLite finds no more."""
-
-    def __init__(self, path: Path, size: int, *, high_water: int, free: Callable[[Path], int]) -> None:
-        self.path = path
-        self.size = size
-        self.high_water = high_water
-        self._free = free
-        self.short = False
-
-    @property
-    def held(self) -> bool:
-        with contextlib.suppress(OSError):
-            return self.path.stat().st_size >= self.size
-        return False
-
-    def free(self) -> int:
-        try:
-            return self._free(self.path.parent)
-        except OSError:  # let SQLite say what is wrong
-            return sys.maxsize
-
-    def make(self) -> bool:
-        """Take the room if twice the high-water mark stays free beside it."""
-        if self.held:
-            return True
-        if self.free() < self.size + 2 * self.high_water:
-            return False
-        try:
-            with self.path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, self.size) if hasattr(os, "posix_fallocate") else file.truncate(
-                    self.size
-                )
-                os.fsync(file.fileno())
-        except OSError:
-            self.drop()
-            return False
-        return True
-
-    def drop(self) -> None:
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
-
-    def check(self, reusable: Callable[[], int]) -> bool:
-        """Whether ordinary writes must wait. Logs the change once each way.
-
-        `reusable` is what SQLite's free pages hold: after pruning there is room inside the file
-        although the disk shows none.
-        """
-        room = self.free() - (0 if self.make() else self.size)
-        short = room < self.high_water and reusable() < self.high_water
-        if short and not self.short:
-            log.error("disk_short free_bytes=%d high_water=%d", self.free(), self.high_water)
-        elif self.short and not short:
-            log.warning("disk_recovered free_bytes=%d", self.free())
-        self.short = short
-        return short
 
 
 @dataclass(slots=True)

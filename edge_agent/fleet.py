@@ -1,67 +1,28 @@
 """The devices in force: one supervised driver each, following the configuration.
 
 A serial number left open in the configuration is learned at the first connection and pinned from then on;
-an address that moved is looked for among its neighbours and remembered. Both are state, not configuration:
+an address that moved is looked for on the network and remembered. Both are state, not configuration:
 the enterprise's document stays as it was written.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import ipaddress
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 
-from device_drivers import catalog
+from device_drivers import catalog, discovery
 from device_drivers.devices import DeviceConfig, Driver, Record
 from device_drivers.events import DeviceEvent
-from device_drivers.links import split_address
 from edge_agent.attendance import Attendance, Other
 from edge_agent.crew import Crew
 from edge_agent.database import Database, utc_now
 from edge_agent.supervise import DeviceHealth, LinkState, Supervisor
 
-KNOCK_TIMEOUT_S = 0.5
-KNOCKS_AT_ONCE = 32
-PORTS = {"zkteco": 4370, "c3": 4370, "isapi": 80}  # kinds worth looking for after a move
-
 MakeDriver = Callable[[DeviceConfig, bytes | None], Driver]
 Asking = Callable[[str, Sequence[DeviceEvent]], Awaitable[None]]
 LinkChanged = Callable[[DeviceHealth], None]
-
-
-async def neighbours(config: DeviceConfig) -> AsyncGenerator[str, None]:
-    """Addresses of the same /24 that answer on the device's port. Yields as they are found."""
-    default = PORTS.get(config.kind)
-    if default is None:
-        return
-    host, port = split_address(config.address, default)
-    try:
-        network = ipaddress.ip_network(f"{host}/24", strict=False)
-    except ValueError:
-        return  # a name: whoever resolves it follows the move
-    gate = asyncio.Semaphore(KNOCKS_AT_ONCE)
-
-    async def knock(address: str) -> str | None:
-        async with gate:
-            try:
-                async with asyncio.timeout(KNOCK_TIMEOUT_S):
-                    _, writer = await asyncio.open_connection(address, port)
-            except (OSError, TimeoutError):
-                return None
-            writer.close()
-            return f"{address}:{port}"
-
-    tasks = [asyncio.create_task(knock(str(address))) for address in network.hosts() if str(address) != host]
-    try:
-        for task in asyncio.as_completed(tasks):
-            if found := await task:
-                yield found
-    finally:
-        for knocking in tasks:
-            knocking.cancel()
 
 
 class Fleet:
@@ -145,7 +106,7 @@ class Fleet:
             self._make_driver,
             record_for=lambda: self._watched(name, self._attendance.recorder(name, others=self._others(name))),
             load_cursor=load_cursor,
-            find_again=neighbours,
+            find_again=discovery.candidates,
             learned=learned,
             clock_read=lambda said, at: self._attendance.measured(name, said, at=at).offset,
             clock=self._clock,

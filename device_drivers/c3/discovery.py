@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from device_drivers.c3.frame import DISCOVER, REPLY_OK, Frame, FrameDecoder
 from device_drivers.c3.messages import DISCOVERY, DISCOVERY_PORT, text_pairs
+from device_drivers.devices import Identity
 from device_drivers.errors import FrameError
 from device_drivers.links import broadcast
 
 
-@dataclass(frozen=True, slots=True)
-class FoundPanel:
-    address: str
-    serial: str
-    model: str
-    firmware: str
-    mac: str
-
-
-def read(datagrams: list[bytes]) -> list[FoundPanel]:
-    """One entry a serial number; what is no answer is passed over."""
-    found: dict[str, FoundPanel] = {}
+def read(datagrams: list[bytes]) -> list[tuple[str, Identity]]:
+    """Address and identity, once a serial number; what is no answer is passed over."""
+    found: dict[str, tuple[str, Identity]] = {}
     for datagram in datagrams:
         try:
             frames = FrameDecoder().feed(datagram)
@@ -30,13 +20,13 @@ def read(datagrams: list[bytes]) -> list[FoundPanel]:
         for frame in frames:
             pairs = text_pairs(frame.data) if frame.command == REPLY_OK else {}
             if pairs.get("SN") and pairs.get("IP"):
-                found[pairs["SN"]] = FoundPanel(
-                    pairs["IP"], pairs["SN"], pairs.get("Device", ""), pairs.get("Ver", ""), pairs.get("MAC", "")
-                )
+                identity = Identity("ZKTeco", pairs.get("Device", ""), pairs["SN"], pairs.get("Ver", ""))
+                found[pairs["SN"]] = (pairs["IP"], identity)
     return list(found.values())
 
 
 async def discover(
     *, address: str = "255.255.255.255", port: int = DISCOVERY_PORT, wait_s: float = 2.0
-) -> list[FoundPanel]:
+) -> list[tuple[str, Identity]]:
+    """Every panel that answers within `wait_s`. Raises LinkError where the network takes no broadcast."""
     return read(await broadcast(Frame(DISCOVER, DISCOVERY).encode(), port, address=address, wait_s=wait_s))

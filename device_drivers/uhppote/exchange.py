@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from uhppoted import decode, encode, tcp_async, udp_async
@@ -22,32 +21,26 @@ DISCOVERY_S = 1.5
 ATTEMPTS = 3  # UDP loses packets; everything but opening a door may be asked again
 
 
-@dataclass(frozen=True, slots=True)
-class Discovered:
-    """A controller that answered a broadcast."""
-
-    identity: Identity
-    address: str
-    mac: str
-
-
 async def discover(
     *,
     broadcast: str = "255.255.255.255:60000",
     bind: str = ANY,
     wait_s: float = DISCOVERY_S,
-) -> list[Discovered]:
-    """Every controller on the LAN segment that answers within `wait_s`; garbage answers are left out."""
+) -> list[tuple[str, Identity]]:
+    """Address and identity of every controller that answers within `wait_s`; garbage answers are left out.
+
+    Raises LinkError where the network takes no broadcast.
+    """
     transport = udp_async.UDPAsync(bind, broadcast, f"{ANY}:0")
     try:
         replies = await transport.broadcast(encode.get_controller_request(0), timeout=wait_s)
     except OSError as exc:
         raise LinkError(f"{broadcast}: {exc.strerror or exc}") from exc
-    found: dict[int, Discovered] = {}
+    found: dict[int, tuple[str, Identity]] = {}
     for packet in replies:
         with contextlib.suppress(ValueError):
             reply = decode.get_controller_response(packet)
-            found[reply.controller] = Discovered(identity_of(reply), f"{reply.ip_address}:{PORT}", reply.mac_address)
+            found[reply.controller] = (f"{reply.ip_address}:{PORT}", identity_of(reply))
     return list(found.values())
 
 

@@ -71,6 +71,11 @@ class AttendanceLog:
         self._cursor = Cursor.decode(cursor)
 
     @property
+    def position(self) -> bytes:
+        """The cursor of the last reading; empty for an empty log."""
+        return self._cursor.encode() if self._cursor else b""
+
+    @property
     def read_count(self) -> int:
         """Records read so far, the place the next reading goes on from."""
         return self._cursor.count if self._cursor else 0
@@ -83,6 +88,22 @@ class AttendanceLog:
                 return 0
             layout = self._cursor.layout if self._cursor else await self._measure(table, body, 0)
             return body // layout.stride
+
+    async def ends_at(self, cursor: bytes) -> tuple[bool, int]:
+        """Whether the log ends with the very record that `cursor` stands for, and how many records it holds."""
+        wanted = Cursor.decode(cursor)
+        async with self._tables.open(Command.ATTLOG_RRQ, Table.ATTLOG) as table:
+            body = await _body_size(table)
+            if not body:
+                return wanted is None, 0
+            if wanted is None:
+                return False, body // (await self._measure(table, body, 0)).stride
+            stride = wanted.layout.stride
+            count = body // stride
+            if count != wanted.count or body % stride:
+                return False, count
+            last = await table.read(PREFIX + (count - 1) * stride, stride)
+            return hmac.compare_digest(self._digest(last), wanted.digest), count
 
     async def read(self, *, told_count: int) -> AsyncGenerator[Batch, None]:
         """Batches from the cursor on; `told_count` is what the terminal says it stores. Raises DeviceError.

@@ -149,7 +149,7 @@ class Connection:
         return answer.payload
 
     async def live_events(self, *, timeout_s: float) -> list[LiveEvent]:
-        """Events waiting, at least one unless `timeout_s` passed. Raises what ended the connection."""
+        """Events waiting; none if `timeout_s` passed or somebody interrupts. Raises what ended the connection."""
         if not self._live and self.failure is None:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -160,6 +160,10 @@ class Connection:
         events = list(self._live)
         self._live.clear()
         return events
+
+    def interrupt(self) -> None:
+        """Let whoever waits for live events look up."""
+        self._wake.set()
 
     async def acknowledge(self, events: int) -> None:
         """Confirm `events` live events, the oldest first. Raises LinkError."""
@@ -223,3 +227,16 @@ class Connection:
         if self._pending is not None and not self._pending.done():
             self._pending.set_exception(failure)
         self._wake.set()
+
+
+async def answers(host: str, port: int, timeout_s: float) -> bool:
+    """Whether a terminal answers there over UDP. The session it opens for us is ended again."""
+    try:
+        connection = await Connection.open(f"{host}:{port}", udp=True, timing=Timing(reply_s=timeout_s))
+        try:
+            await connection.ask(Command.CONNECT)
+        finally:
+            await connection.close()
+    except DeviceError:
+        return False
+    return True

@@ -98,6 +98,7 @@ class ZktecoTerminal:
         self._cursor = cursor
         self._live_recorded = 0  # live punches since the log was last read
         self._held: list[LiveEvent] = []
+        self._asked: list[asyncio.Future[bytes]] = []  # who waits for the log to be read
         self._opening = asyncio.Lock()
         self._attached: _Attached | None = None
 
@@ -196,18 +197,34 @@ class ZktecoTerminal:
         if live.command != Command.ACK_OK:
             logger.info("no live events; the log is polled", extra={"device": self.config.name, "code": live.command})
         clock = asyncio.get_running_loop().time
-        await self._catch_up(attached, record)
-        confirmed = alive = clock()
-        while True:
-            events = await connection.live_events(timeout_s=max(0.0, alive + self._timing.keepalive_s - clock()))
-            await self._record_live(attached, record, events)
-            if clock() - alive < self._timing.keepalive_s:
-                continue
-            alive = clock()
-            if await self._gap(attached, record) or clock() - confirmed >= self._timing.confirm_s:
-                await self._catch_up(attached, record)
-                self.measured_offset = await self._measure_offset(connection)
-                confirmed = clock()
+        try:
+            await self._catch_up(attached, record)
+            confirmed = alive = clock()
+            while True:
+                events = await connection.live_events(timeout_s=max(0.0, alive + self._timing.keepalive_s - clock()))
+                await self._record_live(attached, record, events)
+                if not self._asked and clock() - alive < self._timing.keepalive_s:
+                    continue
+                alive = clock()
+                asked = len(self._asked)
+                if asked or await self._gap(attached, record) or clock() - confirmed >= self._timing.confirm_s:
+                    await self._catch_up(attached, record)
+                    self.measured_offset = await self._measure_offset(connection)
+                    confirmed = clock()
+                    self._answer(asked, attached.log.position)
+        finally:
+            for waiting in self._asked:
+                if not waiting.done():
+                    waiting.set_exception(
+                        LinkError(f"{self.config.address}: the connection ended before the log was read")
+                    )
+
+    def _answer(self, count: int, position: bytes) -> None:
+        """Tell the first `count` of those who asked for a reading how far it went."""
+        asked, self._asked = self._asked[:count], self._asked[count:]
+        for waiting in asked:
+            if not waiting.done():
+                waiting.set_result(position)
 
     async def _catch_up(self, attached: _Attached, record: Record) -> None:
         """Record the log from the cursor on, and live events as they come in between."""
@@ -266,18 +283,26 @@ class ZktecoTerminal:
         if events:
             await attached.connection.acknowledge(len(events))
 
-    async def clear_log(self, *, confirmed_through: int) -> CommandResult:
-        """Delete every attendance record, if there are no more than `confirmed_through`.
+    async def read_log(self) -> bytes:
+        """Have `run` read the log to its end now; the cursor of what is then recorded. Raises LinkError."""
+        attached = await self._attach()
+        read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._asked.append(read)
+        attached.connection.interrupt()
+        return await read
 
-        Clearing is all or nothing, so it is for the enterprise to order, once upstream holds that many records
-        of this terminal durably. Nobody can punch between the count and the clearing.
+    async def clear_log(self, *, confirmed_through: bytes) -> CommandResult:
+        """Delete every attendance record, if the log still ends with the record this cursor stands for.
+
+        Clearing is all or nothing, so it is for the enterprise to order, once upstream holds everything up to
+        there durably. Nobody can punch between the look and the clearing.
         """
         attached = await self._attach()
         await attached.log.stored_count()  # a reading under way ends before people are kept from punching
         async with disabled(attached.connection):
-            stored = await attached.log.stored_count()
-            if stored > confirmed_through:
-                reason = f"{stored} records are stored and {confirmed_through} are confirmed upstream"
+            covered, stored = await attached.log.ends_at(confirmed_through)
+            if not covered:
+                reason = f"the log holds {stored} records and is not what was read and confirmed; read it again"
                 return CommandResult(CommandState.FAILED, reason)
             result = await self._command(attached, Command.CLEAR_ATTLOG)
             if result.state is CommandState.DONE:

@@ -23,7 +23,6 @@ from device_drivers.zkteco.device_clock import read_six, unpack_time
 MAX_STRIDE = 256
 SAMPLE_RECORDS = 64
 BELIEVABLE = 0.5  # share of records that look like attendance: a power loss spoils some dates, never most of them
-CONVINCING = 0.9  # with this share the count is believed without trying other sizes
 YEARS = range(2005, 2060)
 
 _R8 = struct.Struct("<HBIB")
@@ -95,7 +94,7 @@ class Attendance:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class RecordLayout:
     """How one terminal stores attendance: bytes a record, and which of two 8-byte forms."""
 
@@ -132,27 +131,25 @@ def _decode_8(record: bytes, *, packed: bool) -> Attendance:
 def measure_layout(sample: bytes, *, table_bytes: int, count: int) -> RecordLayout:
     """The layout of a table of `table_bytes`, said to hold `count` records, that begins with `sample`.
 
-    `count` is asked first (stride = total / count); a count that does not divide the table, or divides
-    it into nonsense, is set aside and every size seen in the field is tried.
+    The stride is total / count; but a count that is wrong, or was read before the last punch, may divide the
+    table as well, into strides that hold several records. So every size seen in the field is tried beside it,
+    what looks most like attendance wins, and where two look alike a size that is known does.
     Raises ProtocolError if nothing fits.
     """
     if not table_bytes or not sample:
         raise ProtocolError("an empty attendance table has no layout")
     told = table_bytes // count if count > 0 and table_bytes % count == 0 else 0
-    sizes = [size for size in ATTLOG_SIZES if table_bytes % size == 0]
+    sizes = {size for size in ATTLOG_SIZES if table_bytes % size == 0}
     if told in (8, 16) or 40 <= told <= MAX_STRIDE:
-        sizes = [told, *(size for size in sizes if size != told)]
-    scored = []
-    for stride in sizes:
-        layouts = [RecordLayout(stride)]
-        if stride == 8:
-            layouts.append(RecordLayout(8, packed_status=True))
-        scored += [(_share_plausible(layout, sample), layout) for layout in layouts]
-        if stride == told and max(score for score, _ in scored) >= CONVINCING:
-            break
-    best = max(scored, key=lambda pair: pair[0], default=(0.0, None))
-    if best[1] is not None and best[0] >= BELIEVABLE:
-        return best[1]
+        sizes.add(told)
+    layouts = [RecordLayout(size) for size in sizes] + [RecordLayout(8, packed_status=True)] * (8 in sizes)
+    if layouts:
+        score, _, _, best = max(
+            (_share_plausible(layout, sample), layout.stride in ATTLOG_SIZES, layout.stride == told, layout)
+            for layout in layouts
+        )
+        if score >= BELIEVABLE:
+            return best
     if told in (8, 16) or told >= 40:
         return RecordLayout(told)  # every date spoilt, but the sizes agree
     raise ProtocolError(f"attendance table of {table_bytes} bytes, said to hold {count} records, fits no layout")

@@ -29,6 +29,7 @@ from edge_agent.enrolment import Enrolment
 from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.incidents import Incidents
+from edge_agent.log_clearing import LogClearing
 from edge_agent.policy.rules import Rules
 from edge_agent.roster import Roster
 from edge_agent.sync_runs import SyncRuns
@@ -83,6 +84,7 @@ class Gateway:
     erasure: Erasure
     sync: SyncRuns
     incidents: Incidents
+    log_clearing: LogClearing
     make_backup: Callable[[], Awaitable[Path]]
     started_at: datetime
     data_dir: Path

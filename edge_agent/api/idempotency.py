@@ -41,7 +41,7 @@ class Keyed:
             return kind.model_validate_json(known)
         try:
             result = await work()
-        except Problem:  # refused: nothing happened, so the same key may try again
+        except Problem:  # refused or not reached: the same key may try again
             await self.governance.database.write(self._forget)
             raise
         body = result.model_dump_json()

@@ -15,6 +15,7 @@ from edge_agent.api import (
     audit,
     certificate,
     configuration,
+    device_log,
     devices,
     doors,
     enrolments,
@@ -46,7 +47,7 @@ from edge_agent.database import Database
 
 # Those asked most come first: FastAPI tries router after router.
 ROUTERS = (
-    health, events, doors, devices, people, upstreams, session, sync, rights, privacy, enrolments, audit, configuration,
+    health, events, doors, devices, people, upstreams, session, sync, device_log, rights, privacy, enrolments, audit, configuration,
     tokens, own_account, oidc, approvals, incidents, keys,
 )  # fmt: skip
 ACTS: tuple[AnyAct, ...] = (

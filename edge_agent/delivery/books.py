@@ -120,6 +120,25 @@ def delivered_line(connection: sqlite3.Connection) -> int:
     return line
 
 
+def waited_for(connection: sqlite3.Connection, *, device: str) -> dict[str, int]:
+    """By mandatory sink: how many events of this device it has not acknowledged, quarantined ones included.
+
+    A sink that has everything is there with 0; without mandatory sinks nobody could have acknowledged.
+    """
+    waiting = {}
+    for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 1 AND revoked_at IS NULL").fetchall():
+        (count,) = connection.execute(
+            "SELECT count(*) FROM quarantine JOIN events USING (sequence) WHERE sink = ? AND device = ?", (name, device)
+        ).fetchone()
+        for first, last in books_of(connection, name).gaps():
+            (pending,) = connection.execute(
+                "SELECT count(*) FROM events WHERE device = ? AND sequence BETWEEN ? AND ?", (device, first, last)
+            ).fetchone()
+            count += pending
+        waiting[name] = count
+    return waiting
+
+
 def prunable(connection: sqlite3.Connection, *, before: str, limit: int) -> list[int]:
     rows = connection.execute(
         "SELECT sequence FROM events WHERE sequence <= ? AND recorded_at < ?"

@@ -26,7 +26,7 @@ from pathlib import Path
 import httpx
 
 from edge_agent.database import utc_now
-from edge_agent.delivery.sink import Message, NotAdmitted, Refused, Unavailable, require_listed
+from edge_agent.delivery.sink import LOOPBACK, Message, NotAdmitted, Refused, Unavailable, require_listed
 
 CONTENT_TYPE = "application/cloudevents-batch+json"
 MAX_REPLY = 2000
@@ -35,7 +35,6 @@ MAX_RETRY_AFTER_S = 3600.0
 TRY_AGAIN = {408, 409, 423, 425, 429}
 # Nor these: whoever set up the address or the credentials has to act, no event is at fault.
 NOT_ADMITTED = {401, 402, 403, 404, 405, 407, 410, 415, 421, 426}
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,15 +74,7 @@ class Figures:
 
     def table(self) -> Group:
         devices = Table(expand=True, box=None, header_style="dim")
-        for heading in (
-            "设备 Device",
-            "状态 State",
-            "地址 Address",
-            "型号 Model",
-            "事件 Events",
-            "时钟差 Clock",
-            "说明 Note",
-        ):
+        for heading in HEADINGS:
             devices.add_column(heading)
         for name, health in self.agent.fleet.health.items():
             online = health.state is LinkState.ONLINE

@@ -83,14 +83,16 @@ class Stopwatch(WebhookSink):
         super().__init__(config)
         self.lags: list[float] = []
         self.delivered = 0
+        self.since = datetime.now(UTC)  # what was punched earlier waited for the upstream to start
 
     async def send(self, batch: list[Message]) -> None:  # type: ignore[override]
         await super().send(batch)
         now = datetime.now(UTC)
         self.delivered += len(batch)
         for message in batch:
-            if message["type"].endswith("punch.live"):
-                self.lags.append((now - datetime.fromisoformat(message["recordedtime"])).total_seconds())
+            recorded = datetime.fromisoformat(message["recordedtime"])
+            if message["type"].endswith("punch.live") and recorded >= self.since:
+                self.lags.append((now - recorded).total_seconds())
 
 
 def fill(path: Path, events: int) -> None:
@@ -139,7 +141,7 @@ async def drain(folder: Path, *, events: int, rate: float, limit_s: float) -> bo
                 for task in tasks:
                     if task.done():
                         task.result()
-        begin, at_begin = time.monotonic(), sink.delivered
+        begin, at_begin, sink.since = time.monotonic(), sink.delivered, datetime.now(UTC)
         while time.monotonic() - begin < limit_s and (await outbox.ledger("hq")).pending > 2000:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
         seconds = time.monotonic() - begin

@@ -14,7 +14,7 @@ from device_drivers.errors import LinkError
 from device_drivers.events import CardRead, DeviceEvent, Punch
 from edge_agent.attendance import Attendance, Source
 from edge_agent.database import Database
-from edge_agent.fleet import Fleet, neighbours, pins
+from edge_agent.fleet import Fleet, pins
 from edge_agent.roster import Roster
 
 GATE = DeviceConfig("gate", "uhppote", "10.0.0.5:60000")
@@ -145,22 +145,3 @@ async def test_punches_are_stored_and_people_who_ask_go_to_the_door(database: Da
         await driver.record([Punch("S1", "7", datetime(2026, 11, 23, 8)), read])  # noqa: DTZ001 # a device has no zone
     assert asking == [read]
     assert await database.read(lambda c: c.execute("SELECT count(*) FROM events").fetchone()) == (1,)
-
-
-async def test_only_neighbours_that_answer_on_the_port_are_candidates() -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    server = await asyncio.start_server(refuse, "127.0.0.9", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
-        found = [address async for address in neighbours(DeviceConfig("gate", "zkteco", f"127.0.0.1:{port}"))]
-        assert found == [f"127.0.0.9:{port}"]
-
-
-@pytest.mark.parametrize(
-    "config",
-    [DeviceConfig("gate", "osdp", "/dev/ttyUSB0"), DeviceConfig("gate", "zkteco", "terminal.example:4370")],
-)
-async def test_a_line_and_a_name_have_no_neighbours(config: DeviceConfig) -> None:
-    assert [address async for address in neighbours(config)] == []

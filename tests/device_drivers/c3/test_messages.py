@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_drivers.c3 import messages
-from device_drivers.c3.discovery import FoundPanel, read
+from device_drivers.c3.discovery import read
 from device_drivers.c3.frame import Frame, FrameDecoder
 from device_drivers.c3.messages import Column, Table
-from device_drivers.devices import DeviceUser
+from device_drivers.devices import DeviceUser, Identity
 from device_drivers.errors import ProtocolError
 from device_drivers.events import DoorEventKind, Origin, PunchState, VerifyMode
 from tests.device_drivers.c3.test_frame import replies, vectors
@@ -158,7 +158,7 @@ def test_controls_as_published(data: bytes, wire: str) -> None:
 
 def test_reads_an_answer_to_the_makers_call() -> None:
     answer = Frame(0xC8, b"MAC=00:17:61:01:02:03,IP=192.0.2.7,SN=DGD1,Device=C3-200,Ver=AC Ver 4.3.4").encode()
-    panel = FoundPanel("192.0.2.7", "DGD1", "C3-200", "AC Ver 4.3.4", "00:17:61:01:02:03")
+    panel = ("192.0.2.7", Identity("ZKTeco", "C3-200", "DGD1", "AC Ver 4.3.4"))
     assert read([b"noise", answer, answer, Frame(0xC8, b"x").encode()]) == [panel]
 
 

@@ -83,7 +83,9 @@ async def test_discovery_finds_controllers_and_leaves_out_garbage() -> None:
     address = await device.start()
     try:
         found = await discover(broadcast=address, bind="127.0.0.1", wait_s=0.2)
-        assert [(d.identity.serial, d.mac) for d in found] == [("303986753", "00:12:23:34:45:56")]
+        assert [(address.rpartition(":")[2], i.model, i.serial) for address, i in found] == [
+            ("60000", "UT0311-L04", "303986753")
+        ]
         device.corrupt_next()
         assert await discover(broadcast=address, bind="127.0.0.1", wait_s=0.2) == []
     finally:

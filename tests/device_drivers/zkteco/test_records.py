@@ -97,6 +97,20 @@ def test_a_wrong_count_does_not_mislead(size: int, told: int) -> None:
     assert measure_layout(data, table_bytes=len(data), count=told).stride == size
 
 
+@pytest.mark.parametrize("size", [8, 16, 40, 49])
+@pytest.mark.parametrize("count", range(1, 15))
+def test_a_count_read_before_the_last_punches_does_not_join_records(size: int, count: int) -> None:
+    data = table(size, count)
+    for told in range(count + 1):
+        assert measure_layout(data, table_bytes=len(data), count=told).stride == size
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_a_size_nobody_has_seen_is_taken_from_the_count(count: int) -> None:
+    data = table(80, count)
+    assert measure_layout(data, table_bytes=len(data), count=count).stride == 80
+
+
 def test_a_table_of_spoilt_dates_is_believed_if_count_and_size_agree() -> None:
     data = b"".join(struct.pack("<H24sBIB8x", 1, b"7", 1, 0, 0) for _ in range(3))
     assert measure_layout(data, table_bytes=len(data), count=3).stride == 40

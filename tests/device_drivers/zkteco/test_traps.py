@@ -217,23 +217,51 @@ async def test_trap_08_nothing_clears_the_log_but_an_order_that_covers_all_of_it
         punch_every_7_s(terminal, 50)
         driver, recorder = driver_of(terminal), Recorder()
         async with running(driver, recorder):
-            await recorder.count(50)
+            position = await driver.read_log()
+            assert len({punch.device_time for punch in recorder.punches}) == 50
+            assert recorder.cursor == position
             assert Command.CLEAR_ATTLOG not in terminal.requests
             terminal.swipe("1")
-            refused = await driver.clear_log(confirmed_through=50)
+            refused = await driver.clear_log(confirmed_through=position)
             assert (refused.state, terminal.memory.records) == (CommandState.FAILED, 51)
-            assert "51 records are stored and 50 are confirmed" in refused.reason
-            done = await driver.clear_log(confirmed_through=51)
+            assert "the log holds 51 records and is not what was read" in refused.reason
+            done = await driver.clear_log(confirmed_through=await driver.read_log())
             assert (done.state, terminal.memory.records, terminal.enabled) == (CommandState.DONE, 0, True)
+            assert await driver.read_log() == b""
 
 
-async def test_trap_08_the_count_before_clearing_is_the_tables_not_the_terminals_word() -> None:
-    async with SimulatedZkTerminal(quirks=Quirks(told_records=3)) as terminal:
+async def test_trap_08_a_log_that_somebody_cleared_and_filled_again_is_not_the_one_confirmed() -> None:
+    async with SimulatedZkTerminal() as terminal:
+        punch_every_7_s(terminal, 50)
+        async with running(driver := driver_of(terminal), Recorder()):
+            position = await driver.read_log()
+            terminal.memory.log.clear()
+            punch_every_7_s(terminal, 50, first=50)
+            assert (await driver.clear_log(confirmed_through=position)).state is CommandState.FAILED
+            assert terminal.memory.records == 50
+
+
+async def test_trap_08_what_was_read_decides_not_the_terminals_word() -> None:
+    async with SimulatedZkTerminal(quirks=Quirks(told_records=0)) as terminal:
         punch_every_7_s(terminal, 50)
         driver = driver_of(terminal)
-        assert (await driver.clear_log(confirmed_through=3)).state is CommandState.FAILED
+        assert (await driver.clear_log(confirmed_through=b"")).state is CommandState.FAILED
         assert terminal.memory.records == 50
         await driver.close()
+
+
+async def test_trap_08_whoever_waits_for_the_log_hears_that_the_connection_ended() -> None:
+    async with SimulatedZkTerminal() as terminal:
+        recorder = Recorder()
+        async with running(driver := driver_of(terminal), recorder):
+            await recorder.until(lambda heard: bool(heard.calls))
+            recorder.gate.clear()
+            terminal.swipe("1")
+            await recorder.until(lambda heard: len(heard.calls) > 1)
+            waiting = asyncio.create_task(driver.read_log())
+            await asyncio.sleep(0)
+        with pytest.raises(LinkError, match="before the log was read"):
+            await waiting
 
 
 async def test_trap_09_a_template_of_another_algorithm_is_refused_and_never_sent() -> None:

@@ -245,9 +245,10 @@ async def test_a_provider_that_is_not_what_it_should_be_is_refused(discovery: di
         await told(signed, discovery=discovery)
 
 
-def test_plain_http_is_only_for_this_machine() -> None:
+@pytest.mark.parametrize("issuer", ["http://id.example", "http://localhost.evil.example", "file:///etc", "https://"])
+def test_plain_http_is_only_for_this_machine(issuer: str) -> None:
     with pytest.raises(ValueError, match="https"):
-        Oidc(issuer="http://id.example", client_id="x")
+        Oidc(issuer=issuer, client_id="x")
 
 
 @pytest.mark.parametrize(
