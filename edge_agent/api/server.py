@@ -47,8 +47,8 @@ from edge_agent.database import Database
 
 # Those asked most come first: FastAPI tries router after router.
 ROUTERS = (
-    health, events, doors, devices, people, upstreams, session, sync, device_log, rights, privacy, enrolments, audit, configuration,
-    tokens, own_account, oidc, approvals, incidents, keys,
+    health, events, doors, devices, people, upstreams, session, sync, device_log, rights, privacy, enrolments, audit,
+    configuration, tokens, own_account, oidc, approvals, incidents, keys,
 )  # fmt: skip
 ACTS: tuple[AnyAct, ...] = (
     doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,
