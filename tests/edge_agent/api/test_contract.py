@@ -66,6 +66,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
             runner.run(context.__aexit__(None, None, None))
 
 
+@pytest.mark.timeout(600)  # a few hundred requests; seconds alone, minutes beside others
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 def test_generated_requests_are_answered_as_the_document_says(
     served: Served, mode: schemathesis.GenerationMode
