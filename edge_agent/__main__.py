@@ -1,4 +1,4 @@
-"""edge-agent: what an operator does on the gateway itself. Exit status 0 done, 1 not done, 2 wrong words.
+"""edge-agent: what an operator does on the gateway itself.
 
 The commands that talk to a running agent start in a moment; those that are one themselves import what they
 need when they are called, because engines and drivers take a second to load.
@@ -11,13 +11,14 @@ import contextlib
 import logging
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress
 
-from edge_agent import __version__, commands, logs
+from edge_agent import __version__, commands, logs, oversight_commands
 from edge_agent.commands import DEFAULT_CONFIG, ConfigOption, FolderOption, Json, data_folder, err, out, print_json
 from edge_agent.config import AgentConfig, ConfigError, load
 from edge_agent.database import Database, StorageError, utc_now
@@ -27,14 +28,21 @@ if TYPE_CHECKING:
     from edge_agent.config import Device
     from edge_agent.decommission import Report
 
+EXIT_CODES = (
+    "退出码 · Exit status: 0 完成 done; 1 没有完成，原因在标准错误 not done, standard error says why"
+    " (拒绝、没有运行、部分失败 · refused, not running, in part); 2 命令写错 wrong words."
+    " 机器用 --json · machines use --json."
+)
+
 app = typer.Typer(
     name="edge-agent",
     help="考勤与门禁边缘网关 · Edge gateway for attendance terminals, doors and biometrics",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands.app)
-for group_name, group in commands.GROUPS:
+for group_name, group in (*commands.GROUPS, *oversight_commands.GROUPS):
     app.add_typer(group, name=group_name)
 
 DEMO_FACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces" / "lfw"
@@ -59,9 +67,12 @@ def options(
 
 
 @app.command()
-def version() -> None:
+def version(as_json: Json = False) -> None:
     """版本 · the version"""
-    out.print(__version__, highlight=False)
+    if as_json:
+        print_json({"version": __version__})
+    else:
+        out.print(__version__, highlight=False)
 
 
 @app.command()
@@ -182,7 +193,7 @@ async def _probe(settings: AgentConfig) -> list[tuple[str, bool, str]]:
 
 
 @commands.token_app.command("bootstrap")
-def token_bootstrap(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+def token_bootstrap(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
     """首次认领的一次性口令 · the one-time token that makes the first account"""
 
     from edge_agent.api.access_tokens import bootstrap
@@ -198,13 +209,17 @@ def token_bootstrap(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = 
     if token is None:
         err.print("已有账号，不再需要 · there is an account already; ask an administrator")
         raise typer.Exit(1)
-    out.print(token, highlight=False)
+    if as_json:
+        print_json({"token": token})
+    else:
+        out.print(token, highlight=False)
 
 
 @app.command()
 def restore(
     archive: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Json = False,
 ) -> None:
     """恢复备份（代理须停止） · put an archive back while the agent is stopped"""
     from edge_agent.biometrics import provider_of
@@ -218,9 +233,9 @@ def restore(
     try:
         keys = provider_of(settings.keys, folder)
         if keys is None:
-            words = typer.prompt("口令 · passphrase", hide_input=True)
+            words = typer.prompt("口令 · passphrase", hide_input=True, err=True)
             keys = passphrase(words, ring=folder / "templates.ring")
-        with Progress(console=out, transient=True) as progress:
+        with Progress(console=err, transient=True) as progress:
             task = progress.add_task("恢复中 · restoring", total=None)
             report = restore_archive(
                 archive,
@@ -234,7 +249,10 @@ def restore(
     except StoreError as exc:
         err.print(f"[red]没有恢复 · not restored:[/] {exc or type(exc).__name__}", highlight=False)
         raise typer.Exit(1) from None
-    out.print(f"● {', '.join(report.members)} · {report.made_at.isoformat(timespec='seconds')}", highlight=False)
+    if as_json:
+        print_json({"members": report.members, "made_at": report.made_at})
+    else:
+        out.print(f"● {', '.join(report.members)} · {report.made_at.isoformat(timespec='seconds')}", highlight=False)
 
 
 @app.command()
@@ -242,6 +260,7 @@ def decommission(
     config: ConfigOption = DEFAULT_CONFIG,
     confirm: Annotated[str, typer.Option(help="网关名 · the gateway's name")] = "",
     leave_devices: Annotated[bool, typer.Option(help="放弃连不上的设备 · give up devices that do not answer")] = False,
+    as_json: Json = False,
 ) -> None:
     """永久停用：停止采集、清空设备、销毁密钥、签署报告 · end this gateway for good (stop the agent first)"""
     settings = read_config(config)
@@ -250,7 +269,7 @@ def decommission(
     name = confirm or typer.prompt("输入网关名以确认 · type the gateway's name to confirm")
     try:
         report = asyncio.run(_decommission(settings, name, leave_devices=leave_devices))
-    except NotConfirmed as exc:
+    except (NotConfirmed, NotApproved) as exc:
         err.print(str(exc), highlight=False)
         raise typer.Exit(1) from None
     print_json(report.document)
@@ -259,14 +278,32 @@ def decommission(
         raise typer.Exit(1)
 
 
+class NotApproved(Exception):
+    """Ending this gateway takes two people, and nobody has approved it."""
+
+
 async def _decommission(settings: AgentConfig, name: str, *, leave_devices: bool) -> Report:
     """Run the agent once more, without capture, to tell recipients and wipe devices."""
     from edge_agent import decommission as ending
     from edge_agent.agent import Agent
+    from edge_agent.api.approvals import END
+    from edge_agent.api.two_people import approved
+    from edge_agent.policy.two_people import ActKind
 
     if (finished := ending.reported(settings.gateway.data_dir)) is not None:
         return finished
     agent = await Agent.open(settings)
+    now = utc_now()
+    if (
+        ActKind.DECOMMISSION in agent.site.two_people.acts
+        and not ending.ordered(settings.gateway.data_dir)  # going on with it needs nobody again
+        and not await agent.database.read(lambda c: approved(c, END.name, now=now))
+    ):
+        await agent.close()
+        raise NotApproved(
+            "停用需要两个人批准 · this takes two people: ask with POST /api/v1/decommission/permit (or at the console)"
+            " while the agent runs, have another person approve, then come back"
+        )
     working = asyncio.create_task(agent.run())
     try:
         await agent.in_force.wait()
@@ -283,6 +320,7 @@ def identify_command(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="照片 · a photograph")],
     among: Annotated[Path, typer.Option(help="姓名/照片.jpg 的文件夹 · a folder of Name/photo.jpg")],
     engine: Annotated[str, typer.Option(help="sface 或 dlib")] = "sface",
+    as_json: Json = False,
 ) -> None:
     """在桌面上试一次：照片里是谁，不保存任何模板 · bench-top: who is on a photograph; nothing is kept"""
     from edge_agent.bench_top import enrol_folder, identify_image
@@ -297,19 +335,24 @@ def identify_command(
         VectorGallery(face.format.dimension, metric=face.metric),
         shipped_calibration(face.format.pipeline),
     )
+    console = err if as_json else out
     try:
-        enrol_folder(among, engine=face, gallery=gallery, calibration=calibration, console=out)
-        outcome = identify_image(image, engine=face, gallery=gallery, calibration=calibration, console=out)
+        enrol_folder(among, engine=face, gallery=gallery, calibration=calibration, console=console)
+        outcome = identify_image(image, engine=face, gallery=gallery, calibration=calibration, console=console)
     except (BadImage, OSError) as exc:
         err.print(str(exc), highlight=False)
         raise typer.Exit(1) from None
-    raise typer.Exit(0 if isinstance(outcome, Match) else 1)
+    matched = isinstance(outcome, Match)
+    if as_json:
+        print_json({"match": matched, **asdict(outcome)})
+    raise typer.Exit(0 if matched else 1)
 
 
 @app.command("enrol-folder")
 def enrol_folder_command(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="姓名/照片.jpg · Name/photo.jpg")],
     engine: Annotated[str, typer.Option(help="sface 或 dlib")] = "sface",
+    as_json: Json = False,
 ) -> None:
     """在桌面上试录入：谁会被拒、为什么，不保存任何模板 · bench-top: who would be refused and why; nothing is kept"""
     from edge_agent.bench_top import enrol_folder
@@ -322,7 +365,13 @@ def enrol_folder_command(
         VectorGallery(face.format.dimension, metric=face.metric),
         shipped_calibration(face.format.pipeline),
     )
-    report = enrol_folder(folder, engine=face, gallery=gallery, calibration=calibration, console=out)
+    console = err if as_json else out
+    report = enrol_folder(folder, engine=face, gallery=gallery, calibration=calibration, console=console)
+    if as_json:
+        refused = [
+            {"where": each.where, "code": each.code, "zh": each.why.zh, "en": each.why.en} for each in report.refused
+        ]
+        print_json({"enrolled": report.enrolled, "refused": refused})
     raise typer.Exit(1 if report.refused else 0)
 
 

@@ -48,6 +48,7 @@ from edge_agent.entry import Entry
 from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
 from edge_agent.identity_keys import IdentityKeys
+from edge_agent.incidents import Incidents
 from edge_agent.local_client import Invitation
 from edge_agent.log_clearing import LogClearing
 from edge_agent.policy.retention import Periods
@@ -231,6 +232,15 @@ class Agent:
             serial_of=self._serial_of,
             now=clock,
         )
+        self.incidents = Incidents(
+            database=database,
+            audit=self.audit,
+            configuration=self.configuration,
+            biometrics=self.biometrics,
+            invite=lambda: self._invite_command_line(self.address),
+            anchors=self.anchors,
+            now=clock,
+        )
         self.log_clearing = LogClearing(database=database, audit=self.audit, driver=self.fleet.driver, now=clock)
         self.reader_keys = ReaderKeys(
             database=database,
@@ -291,6 +301,7 @@ class Agent:
             enrolment=self.enrolment,
             erasure=self.erasure,
             sync=self.sync,
+            incidents=self.incidents,
             log_clearing=self.log_clearing,
             reader_keys=self.reader_keys,
             make_backup=self.make_backup,
@@ -320,6 +331,7 @@ class Agent:
             group.create_task(self.arming.run(), name="arming")
             group.create_task(self.doors.run(wait=asyncio.sleep), name="doors")
             group.create_task(self.erasure.run(periods=self._periods, wait=asyncio.sleep), name="erasure")
+            group.create_task(self.incidents.run(wait=asyncio.sleep), name="incidents")
             group.create_task(self._keep_house(), name="housekeeping")
             group.create_task(self._relieve(), name="relief")
             group.create_task(self._serve_api(), name="api")

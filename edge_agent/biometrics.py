@@ -29,6 +29,7 @@ from edge_agent.matching.calibration import (
     read_table,
     recalibrated,
     shipped_calibration,
+    shipped_table,
     write_table,
 )
 from edge_agent.matching.decision import Targets
@@ -47,7 +48,7 @@ from templates_store.keys.provider import KeyProvider
 from templates_store.keys.token import Token
 from templates_store.keys.tpm import Tpm
 from templates_store.store import TemplateStore
-from templates_store.template import Modality, Purpose
+from templates_store.template import Consent, Modality, Purpose
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,18 @@ class Biometrics:
     def sealed(self) -> bool:
         return self.store.sealed
 
+    @property
+    def provider(self) -> str:
+        return self._keys.provider
+
+    def kek(self) -> str:
+        """The name of the key-encryption key in force. Raises Sealed."""
+        return self.store.ledger.vault().current
+
+    def curves(self) -> list[Calibration]:
+        """Of every pipeline, as they are in force."""
+        return [self._calibration(pipeline) for pipeline in sorted(shipped_table())]
+
     def terms(self) -> Terms:
         """What the enterprise has in force now."""
         site = self._site()
@@ -162,6 +175,13 @@ class Biometrics:
         provider = await asyncio.to_thread(partial(passphrase, words, ring=self._folder / "templates.ring"))
         await asyncio.to_thread(self.store.unseal, provider)
         await self.follow()
+
+    def renew(self, consent: Consent) -> int:
+        """A later consent on record; stale templates that it covers match again. How many. Blocks. Raises Sealed."""
+        self.store.renew(consent)
+        templates = self.store.templates_of(consent.subject_id, purpose=consent.purpose, modality=consent.modality)
+        self.galleries.add(consent, templates)
+        return len(templates)
 
     async def keep_house(self, periods: Periods) -> None:
         """Chunks for the next start, erasures that a reader held up, receipts past their time."""

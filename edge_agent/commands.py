@@ -1,7 +1,4 @@
-"""What an operator asks of the running agent over ssh: words for people, `--json` for machines.
-
-Exit status: 0 done, 1 the agent said no or is not there, 2 wrong words.
-"""
+"""What an operator asks of the running agent over ssh: words for people, `--json` for machines."""
 
 from __future__ import annotations
 
@@ -20,7 +17,8 @@ from rich.table import Table
 from edge_agent.config import ConfigError, load
 from edge_agent.local_client import LocalClient, NotRunning, Refused
 
-out = Console()
+# What goes to a file or to grep is not cut to the width of a screen that is not there.
+out = Console(width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True)
 
 DEFAULT_CONFIG = Path("/etc/edge-agent/agent.toml")
@@ -69,7 +67,7 @@ def show(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], *, 
         return
     table = Table(box=None, header_style="dim")
     for heading, _ in columns:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for row in rows:
         cells = []
         for _, key in columns:
@@ -101,10 +99,13 @@ def status(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_
         print_json(found)
         return
     for key, value in found.items():
-        if key != "warnings" and value != "":
+        if key not in {"warnings", "refused"} and value != "":
             out.print(f"[dim]{key:18}[/] {escape(str(value))}", highlight=False)
     for warning in found["warnings"]:
         out.print(f"[yellow]▲[/] {escape(warning)}", highlight=False)
+    for group in found["refused"]:
+        words = f"{group['upstream']} 拒收 refused {group['count']}: {group['reason']}"
+        out.print(f"[yellow]▲[/] {escape(words)} → edge-agent quarantine list", highlight=False)
 
 
 @app.command()
@@ -124,6 +125,7 @@ def devices(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as
         )
 
 
+LONG_S = 900.0
 SYNC_TIMEOUT_S = 900.0  # a push terminal takes its commands when it calls
 
 
@@ -138,8 +140,9 @@ def sync(
     as_json: Json = False,
 ) -> None:
     """同步设备上的人员 · what would change on a device, or change it"""
-    with running(config, data) as agent:
-        answer = agent.call("POST" if apply else "GET", f"/api/v1/devices/{device}/sync", timeout=SYNC_TIMEOUT_S).json()
+    with running(config, data) as agent, err.status(f"{device}: 同步中 · comparing"):
+        method = "POST" if apply else "GET"
+        answer = agent.call(method, f"/api/v1/devices/{device}/sync", timeout=SYNC_TIMEOUT_S).json()
     refused = answer["failed" if apply else "refused"]
     if as_json:
         print_json(answer)
@@ -195,11 +198,16 @@ def doors_list(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None,
 
 
 @doors_app.command("open")
-def doors_open(name: str, config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+def doors_open(
+    name: str, config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False
+) -> None:
     """开门一次 · open once; recorded in the audit"""
     with running(config, data) as agent:
         answer = agent.post(f"/api/v1/doors/{name}/open")
-    out.print(f"{name}: {answer['state']} {answer['reason']}", highlight=False)
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(f"{name}: {answer['state']} {answer['reason']}", highlight=False)
     if answer["state"] != "done":
         raise typer.Exit(1)
 
@@ -229,7 +237,7 @@ def people_import(
     as_json: Json = False,
 ) -> None:
     """导入 · import a CSV: subject, name, department, user_id, card, pin"""
-    with running(config, data) as agent:
+    with running(config, data) as agent, err.status("导入中 · importing"):
         report = agent.call("POST", "/api/v1/people/import", files={"file": file.read_bytes()}).json()
     if as_json:
         print_json(report)
@@ -248,11 +256,15 @@ def token_issue(
     days: Annotated[int, typer.Option(min=1, max=366)] = 90,
     config: ConfigOption = DEFAULT_CONFIG,
     data: FolderOption = None,
+    as_json: Json = False,
 ) -> None:
     """签发机器令牌，只显示一次 · a token for a machine, shown once"""
     with running(config, data) as agent:
         answer = agent.post("/api/v1/tokens", {"name": name, "scopes": scopes, "days": days})
-    out.print(answer["token"], highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(answer["token"], highlight=False, soft_wrap=True)
 
 
 @token_app.command("list")
@@ -268,15 +280,21 @@ def token_list(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None,
 
 
 @token_app.command("revoke")
-def token_revoke(name: str, config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+def token_revoke(
+    name: str, config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False
+) -> None:
     """吊销 · revoke"""
     with running(config, data) as agent:
         agent.call("DELETE", f"/api/v1/tokens/{name}")
+    if as_json:
+        print_json({"token": name, "done": "revoke"})
+    else:
+        out.print(f"● {escape(name)}", highlight=False)
 
 
 @config_app.command("show")
-def config_show(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
-    """当前配置，不含口令 · the configuration in force, without secrets"""
+def config_show(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
+    """当前配置，不含口令，总是 JSON · the configuration in force, without secrets; JSON either way"""
     with running(config, data) as agent:
         print_json(agent.get("/api/v1/config"))
 
@@ -351,29 +369,52 @@ def config_history(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = N
 
 
 @config_app.command("rollback")
-def config_rollback(version: int, config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+def config_rollback(
+    version: int, config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False
+) -> None:
     """恢复旧版本 · make an old version the newest"""
     with running(config, data) as agent:
         tag = agent.call("GET", "/api/v1/config").headers["etag"]
         answer = agent.post(f"/api/v1/config/versions/{version}/restore", headers={"If-Match": tag})
-    _print_changes(answer, as_json=False)
+    _print_changes(answer, as_json=as_json)
+
+
+@keys_app.command("show")
+def keys_show(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
+    """密钥来自哪里、是否能解开模板 · where the keys come from and whether they open the templates"""
+    with running(config, data) as agent:
+        found = agent.get("/api/v1/keys")
+    columns = [
+        ("来源 provider", "provider"), ("封存 sealed", "sealed"), ("密钥 kek", "kek"), ("原因 reason", "reason"),
+        ("提醒 warning", "warning"),
+    ]  # fmt: skip
+    if as_json:
+        print_json(found)
+    else:
+        show([found], columns, as_json=False)
 
 
 @keys_app.command("rotate")
-def keys_rotate(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+def keys_rotate(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
     """轮换主密钥，旧的销毁 · a new key-encryption key; the old one is destroyed"""
-    with running(config, data) as agent:
+    with running(config, data) as agent, err.status("轮换中 · rotating"):
         answer = agent.post("/api/v1/keys/rotate")
-    out.print(f"● {answer['kek']}", highlight=False)
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(f"● {answer['kek']}", highlight=False)
 
 
 @keys_app.command("unseal")
-def keys_unseal(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+def keys_unseal(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
     """用保管人的口令解封 · unseal with the keeper's passphrase"""
-    words = typer.prompt("口令 · passphrase", hide_input=True)
+    words = typer.prompt("口令 · passphrase", hide_input=True, err=True)
     with running(config, data) as agent:
-        agent.post("/api/v1/keys/unseal", {"passphrase": words})
-    out.print("● 已解封 · unsealed")
+        answer = agent.post("/api/v1/keys/unseal", {"passphrase": words})
+    if as_json:
+        print_json(answer)
+    else:
+        out.print("● 已解封 · unsealed")
 
 
 @audit_app.command("verify")
@@ -409,19 +450,22 @@ def audit_show(
 
 
 @app.command()
-def backup(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None) -> None:
+def backup(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
     """加密备份，写后核验 · an encrypted archive, verified after writing"""
-    with running(config, data) as agent, out.status("备份中 · backing up"):
-        answer = agent.post("/api/v1/backup")
-    out.print(f"● {answer['path']} ({answer['size_bytes']:,} B)", highlight=False)
+    with running(config, data) as agent, err.status("备份中 · backing up"):
+        answer = agent.call("POST", "/api/v1/backup", timeout=LONG_S).json()
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(f"● {answer['path']} ({answer['size_bytes']:,} B)", highlight=False)
 
 
 @app.command()
 def calibrate(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
     """用本站已录入的模板重新校准门限 · measure the thresholds on this site's own gallery"""
-    with running(config, data) as agent, out.status("校准中 · calibrating"):
-        found = agent.post("/api/v1/calibration")
-    columns = [("管线 pipeline", "pipeline"), ("比对数 comparisons", "comparisons"), ("说明 words", "words")]
+    with running(config, data) as agent, err.status("校准中 · calibrating"):
+        found = agent.call("POST", "/api/v1/calibration", timeout=LONG_S).json()
+    columns = [("管线 pipeline", "pipeline"), ("比对数 comparisons", "comparisons"), ("依据 on", "measured_on")]
     show(found, columns, as_json=as_json)
 
 

@@ -27,8 +27,10 @@ from pydantic import (
 
 from device_drivers import catalog, devices
 from device_drivers.links import split_address
+from edge_agent.api.roles import Role
 from edge_agent.delivery.sink import LOOPBACK
 from edge_agent.policy.rules import AccessRules
+from edge_agent.policy.two_people import TwoPeople
 from templates_store.template import Modality
 
 
@@ -224,6 +226,37 @@ class Privacy(Model):
     accepted_notices: tuple[str, ...] = Field((), description="earlier notices that differ in nothing material")
 
 
+class Oidc(Model):
+    """An identity provider for people: authorization code with PKCE. Nobody gets in whose claims map to no role."""
+
+    issuer: str = Field(max_length=500, description="as the provider names itself, without /.well-known")
+    client_id: str = Field(min_length=1, max_length=200)
+    secret: SecretStr = Field(SecretStr(""), description="empty for a public client")
+    label: str = Field("SSO", max_length=40, description="what the button says")
+    scopes: tuple[str, ...] = ("openid", "profile")
+    name_claim: str = Field("preferred_username", max_length=100)
+    role_claim: str = Field("groups", max_length=100)
+    roles: dict[str, Role] = Field(
+        default_factory=dict, description="a value of the claim -> role; the first that fits"
+    )
+    ca_file: Path | None = None
+
+    @field_validator("issuer")
+    @classmethod
+    def _secured(cls, issuer: str) -> str:
+        parts = urlsplit(issuer)
+        plain_here = parts.scheme == "http" and parts.hostname in LOOPBACK
+        if not parts.hostname or (parts.scheme != "https" and not plain_here):
+            raise ValueError("must start with https:// (plain http only to this machine)")
+        return issuer
+
+
+class SignIn(Model):
+    """How people get in besides their password."""
+
+    oidc: Oidc | None = None
+
+
 class SiteConfig(Model):
     """Everything the enterprise decides; versioned, diffed and rolled back as one document."""
 
@@ -235,6 +268,8 @@ class SiteConfig(Model):
     privacy: Privacy = Privacy()
     retention: Retention = Retention()
     access: AccessRules = AccessRules()
+    two_people: TwoPeople = TwoPeople()
+    sign_in: SignIn = SignIn()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> SiteConfig:

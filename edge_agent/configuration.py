@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from edge_agent.config import ConfigError, SiteConfig, explain
 from edge_agent.database import Database
@@ -53,7 +53,7 @@ class Change:
     after: Any
 
 
-def _dump(site: SiteConfig) -> tuple[dict[str, Any], dict[str, str]]:
+def _dump(site: BaseModel) -> tuple[dict[str, Any], dict[str, str]]:
     """The document without secrets, and the secrets by path. List items are addressed by their name."""
     secrets: dict[str, str] = {}
 
@@ -85,8 +85,8 @@ def _dump(site: SiteConfig) -> tuple[dict[str, Any], dict[str, str]]:
     return json.loads(json.dumps(document, default=str)), secrets
 
 
-def public(site: SiteConfig) -> dict[str, Any]:
-    """The declarative document, as `GET /config` shows it: complete, without secrets."""
+def public(site: BaseModel) -> dict[str, Any]:
+    """The declarative document, or a part of it, as `GET /config` shows it: complete, without secrets."""
     return _dump(site)[0]
 
 

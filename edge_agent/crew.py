@@ -46,6 +46,13 @@ class Crew(Generic[Spec]):
                 for name in new:
                     self._start(name)
 
+    async def restart(self, name: str) -> None:
+        """Begin one again that returned; one that still runs, or is not wanted, stays as it is."""
+        async with self._changing:
+            if name in self._wanted and name in self._tasks and self._tasks[name].done():
+                del self._tasks[name]
+                self._start(name)
+
     def _start(self, name: str) -> None:
         if self._group is not None and name not in self._tasks:
             self._tasks[name] = self._group.create_task(self._work(name, self._wanted[name]), name=name)

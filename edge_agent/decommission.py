@@ -384,7 +384,8 @@ def _delete_data(connection: sqlite3.Connection) -> dict[str, Any]:
     }
     for table in (
         "quarantine", "settled", "events", "pruned_ids", "cursors", "people", "device_users", "device_people",
-        "attempts", "alarms", "erasure_orders", "rights_requests", "idempotency", "device_pins",
+        "attempts", "alarms", "erasure_orders", "rights_requests", "idempotency", "device_pins", "acts",
+        "incidents",
     ):  # fmt: skip
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
     connection.execute("UPDATE audit SET personal = NULL, salt = NULL, subject = NULL")

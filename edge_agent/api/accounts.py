@@ -39,6 +39,8 @@ class Account:
     role: Role
     has_totp: bool = False
     disabled: bool = False
+    own_password: bool = True  # False: somebody else set it, and so knows it
+    provided: bool = False  # signs in at the identity provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +74,49 @@ def hash_password(password: str) -> str:
     return _hasher.hash(password)
 
 
-def add(connection: sqlite3.Connection, name: str, *, role: Role, password_hash: str | None, now: datetime) -> Account:
-    """Raises ValueError if the name is taken."""
+def add(
+    connection: sqlite3.Connection,
+    name: str,
+    *,
+    role: Role,
+    password_hash: str | None,
+    now: datetime,
+    password_by: str = "",
+    identity: str | None = None,
+) -> Account:
+    """`password_by` is who set the password if it was not the person. Raises ValueError if the name is taken."""
     try:
         connection.execute(
-            "INSERT INTO accounts (name, role, password, created_at) VALUES (?,?,?,?)",
-            (name, role, password_hash, now.isoformat()),
+            "INSERT INTO accounts (name, role, password, created_at, password_by, identity) VALUES (?,?,?,?,?,?)",
+            (name, role, password_hash, now.isoformat(), password_by, identity),
         )
     except sqlite3.IntegrityError:
         raise ValueError(f"name: {name!r} is taken") from None
     return Account(name, role)
 
 
+_COLUMNS = "name, role, totp_secret IS NOT NULL, disabled, password_by = '', identity IS NOT NULL"
+
+
+def _account(row: tuple[str, str, int, int, int, int]) -> Account:
+    name, role, totp, disabled, own, provided = row
+    return Account(name, Role(role), bool(totp), bool(disabled), bool(own), bool(provided))
+
+
 def find(connection: sqlite3.Connection, name: str) -> Account | None:
-    row = connection.execute(
-        "SELECT name, role, totp_secret IS NOT NULL, disabled FROM accounts WHERE name = ?", (name,)
-    ).fetchone()
-    return Account(row[0], Role(row[1]), bool(row[2]), bool(row[3])) if row else None
+    row = connection.execute(f"SELECT {_COLUMNS} FROM accounts WHERE name = ?", (name,)).fetchone()  # noqa: S608
+    return _account(row) if row else None
+
+
+def find_identity(connection: sqlite3.Connection, identity: str) -> Account | None:
+    """The account that belongs to somebody at the identity provider."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM accounts WHERE identity = ?", (identity,)).fetchone()  # noqa: S608
+    return _account(row) if row else None
 
 
 def listing(connection: sqlite3.Connection) -> list[Account]:
-    return [
-        Account(name, Role(role), bool(totp), bool(disabled))
-        for name, role, totp, disabled in connection.execute(
-            "SELECT name, role, totp_secret IS NOT NULL, disabled FROM accounts ORDER BY name"
-        )
-    ]
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM accounts ORDER BY name")  # noqa: S608 - our own columns
+    return [_account(row) for row in rows]
 
 
 def stored_hash(connection: sqlite3.Connection, name: str) -> tuple[str | None, bytes | None]:
@@ -106,10 +125,18 @@ def stored_hash(connection: sqlite3.Connection, name: str) -> tuple[str | None, 
     return (row[0], row[1]) if row else (None, None)
 
 
-def set_password(connection: sqlite3.Connection, name: str, password_hash: str) -> None:
+def set_password(connection: sqlite3.Connection, name: str, password_hash: str, *, by: str = "") -> None:
+    """`by` is who set it, if it was not the person."""
     connection.execute(
-        "UPDATE accounts SET password = ?, failures = 0, locked_until = NULL WHERE name = ?", (password_hash, name)
+        "UPDATE accounts SET password = ?, password_by = ?, failures = 0, locked_until = NULL WHERE name = ?",
+        (password_hash, by, name),
     )
+
+
+def set_role(connection: sqlite3.Connection, name: str, role: Role) -> None:
+    """Raises ValueError if no administrator who may sign in would be left."""
+    connection.execute("UPDATE accounts SET role = ? WHERE name = ?", (role, name))
+    _administrator_left(connection, "role")
 
 
 def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None) -> None:
@@ -119,8 +146,12 @@ def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None) ->
 def set_disabled(connection: sqlite3.Connection, name: str, *, disabled: bool) -> None:
     """Raises ValueError if no administrator who may sign in would be left."""
     connection.execute("UPDATE accounts SET disabled = ? WHERE name = ?", (int(disabled), name))
+    _administrator_left(connection, "disabled")
+
+
+def _administrator_left(connection: sqlite3.Connection, field: str) -> None:
     if not connection.execute("SELECT 1 FROM accounts WHERE role = ? AND NOT disabled", (Role.ADMIN,)).fetchone():
-        raise ValueError("disabled: the last administrator stays")
+        raise ValueError(f"{field}: the last administrator stays")
 
 
 def password_matches(password_hash: str | None, password: str) -> bool:

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent import __version__
-from edge_agent.api import openapi, problems
+from edge_agent.api import openapi, problems, two_people
 from edge_agent.api.access import AccessControl
 from edge_agent.api.openapi import route_scope
 from edge_agent.database import StorageError
@@ -134,6 +134,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     app.add_exception_handler(problems.Problem, problems.on_problem)
+    app.add_exception_handler(two_people.Held, two_people.on_held)
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(HTTPException, problems.on_http)
     app.add_middleware(Shell)

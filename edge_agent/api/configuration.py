@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import BaseModel
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, etag
-from edge_agent.api.problems import FieldFault, Problem, responses
+from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
+from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
-from edge_agent.audit import Entry
-from edge_agent.config import ConfigError, SiteConfig
-from edge_agent.configuration import StaleVersion, differences, public
+from edge_agent.api.site_changes import apply_site, completed, number, stale
+from edge_agent.config import SiteConfig
+from edge_agent.configuration import differences, public
 
 router = APIRouter(prefix="/api/v1/config", tags=["configuration"])
 Reader = Annotated[Caller, Depends(require(Scope.CONFIG_READ))]
 Writer = Annotated[Caller, Depends(require(Scope.CONFIG_WRITE))]
+Section = Literal[
+    "site",
+    "timezone",
+    "devices",
+    "upstreams",
+    "modalities",
+    "privacy",
+    "retention",
+    "access",
+    "two_people",
+    "sign_in",
+]
+DryRun = Annotated[bool, Query(description="only say what would change")]
+Reason = Annotated[str, Query(max_length=200)]
 Document = Annotated[dict[str, Any], Body(examples=[{"site": "HQ", "timezone": "Asia/Shanghai", "devices": []}])]
 
 
@@ -44,38 +58,41 @@ class VersionView(BaseModel):
 @router.get("")
 async def read_configuration(caller: Reader, response: Response, context: Context) -> dict[str, Any]:
     """The whole declarative configuration without secrets; the ETag is its version."""
-    version = context.configuration.version
-    response.headers["ETag"] = etag(version.number if version else 0)
+    response.headers["ETag"] = etag(number(context))
     return public(context.configuration.site)
 
 
-@router.put("", responses=responses(412, 422, 428))
+@router.put("", responses=responses(409, 412, 422, 428))
 async def replace_configuration(
     body: Document,
     caller: Writer,
     response: Response,
     context: Context,
     expected: ExpectedVersion,
-    dry_run: Annotated[bool, Query(description="only say what would change")] = False,
-    reason: Annotated[str, Query(max_length=200)] = "",
+    dry_run: DryRun = False,
+    reason: Reason = "",
 ) -> Applied:
     """Apply a whole document, all or nothing. Secrets that it leaves out stay as they are."""
-    try:
-        site = context.configuration.complete(body)
-    except ConfigError as exc:
-        raise _invalid(exc) from None
-    before = context.configuration.site
-    changes = [ChangeView(path=c.path, before=c.before, after=c.after) for c in differences(before, site)]
-    current = context.configuration.version
-    number = current.number if current else 0
-    if dry_run or not changes:
-        if expected != number:
-            raise _stale(number)
-        response.headers["ETag"] = etag(number)
-        return Applied(version=number, dry_run=dry_run, changes=changes)
-    version = await _apply(context, caller, site, reason or "api", expected)
+    if expected != number(context):
+        raise stale(number(context))
+    return await _applied(context, caller, completed(context, body), response, dry_run=dry_run, reason=reason)
+
+
+async def _applied(
+    context: Context, caller: Caller, site: SiteConfig, response: Response, *, dry_run: bool, reason: str
+) -> Applied:
+    """Make `site` the configuration in force; what makes no difference makes no version."""
+    changes = _changes(context, site)
+    version = number(context)
+    if changes and not dry_run:
+        version = await apply_site(context, caller.name, site, reason or "api", version)
     response.headers["ETag"] = etag(version)
-    return Applied(version=version, dry_run=False, changes=changes)
+    return Applied(version=version, dry_run=dry_run, changes=changes)
+
+
+def _changes(context: Context, site: SiteConfig) -> list[ChangeView]:
+    found = differences(context.configuration.site, site)
+    return [ChangeView(path=c.path, before=c.before, after=c.after) for c in found]
 
 
 @router.get("/versions")
@@ -91,15 +108,44 @@ async def read_version(number: int, caller: Reader, context: Context) -> dict[st
     return public(await _version(context, number))
 
 
-@router.post("/versions/{number}/restore", responses=responses(404, 412, 428))
-async def restore_version(number: int, caller: Writer, context: Context, expected: ExpectedVersion) -> Applied:
+@router.post("/versions/{number}/restore", responses=responses(404, 409, 412, 428))
+async def restore_version(
+    number: int, caller: Writer, context: Context, expected: ExpectedVersion, response: Response
+) -> Applied:
     """Make an old version the newest one."""
     site = await _version(context, number)
-    changes = [
-        ChangeView(path=c.path, before=c.before, after=c.after) for c in differences(context.configuration.site, site)
-    ]
-    version = await _apply(context, caller, site, f"back to version {number}", expected)
+    changes = _changes(context, site)
+    version = await apply_site(context, caller.name, site, f"back to version {number}", expected)
+    response.headers["ETag"] = etag(version)
     return Applied(version=version, dry_run=False, changes=changes)
+
+
+@router.get("/{section}")
+async def read_section(section: Section, caller: Reader, response: Response, context: Context) -> Any:
+    """One part of the configuration with an ETag of its own, so that two people can change different parts."""
+    found = public(context.configuration.site)[section]
+    response.headers["ETag"] = etag(tag_of(found))
+    return found
+
+
+@router.put("/{section}", responses=responses(409, 412, 422, 428))
+async def replace_section(
+    section: Section,
+    body: Annotated[Any, Body(examples=[{"face": {"enabled": True}}])],
+    caller: Writer,
+    response: Response,
+    context: Context,
+    expected: ExpectedVersion,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+) -> Applied:
+    """Replace one part, all or nothing: schedules, groups and holidays (`access`), modalities, retention and so on."""
+    document = public(context.configuration.site)
+    unchanged(section, document[section], expected)
+    site = completed(context, document | {section: body})
+    applied = await _applied(context, caller, site, response, dry_run=dry_run, reason=reason or f"change {section}")
+    response.headers["ETag"] = etag(tag_of(public(context.configuration.site)[section]))
+    return applied
 
 
 async def _version(context: Context, number: int) -> SiteConfig:
@@ -107,33 +153,3 @@ async def _version(context: Context, number: int) -> SiteConfig:
         return (await context.configuration.at(number)).site
     except (KeyError, OverflowError):
         raise Problem(404, f"there is no version {number}", code="unknown") from None
-
-
-async def _apply(context: Context, caller: Caller, site: SiteConfig, reason: str, expected: int) -> int:
-    try:
-        version = await context.configuration.apply(
-            site, actor=caller.name, reason=reason, now=context.now(), expected=expected
-        )
-    except StaleVersion as exc:
-        raise _stale(exc.current) from None
-    await context.note(
-        Entry(actor=caller.name, action="config.apply", object=str(version.number), details={"reason": reason})
-    )
-    return version.number
-
-
-def _stale(current: int) -> Problem:
-    return Problem(
-        412,
-        f"somebody changed the configuration first: it is at version {current} now",
-        code="stale",
-        headers={"ETag": etag(current)},
-    )
-
-
-def _invalid(exc: ConfigError) -> Problem:
-    faults = []
-    for problem in exc.problems:
-        field, _, rest = problem.partition(": ")
-        faults.append(FieldFault(field=field, problem=rest))
-    return Problem(422, "; ".join(exc.problems[:3]), code="invalid", errors=faults)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from edge_agent.doors import Doors
 from edge_agent.enrolment import Enrolment
 from edge_agent.erasure import Erasure
 from edge_agent.fleet import Fleet
+from edge_agent.incidents import Incidents
 from edge_agent.log_clearing import LogClearing
 from edge_agent.policy.rules import Rules
 from edge_agent.reader_keys import ReaderKeys
@@ -81,6 +84,7 @@ class Gateway:
     enrolment: Enrolment
     erasure: Erasure
     sync: SyncRuns
+    incidents: Incidents
     log_clearing: LogClearing
     reader_keys: ReaderKeys
     make_backup: Callable[[], Awaitable[Path]]
@@ -88,12 +92,13 @@ class Gateway:
     data_dir: Path
 
 
-def gateway(request: Request) -> Gateway:
+# Dependencies are coroutines although they await nothing: FastAPI sends plain functions to a thread each time.
+async def gateway(request: Request) -> Gateway:
     found: Gateway = request.app.state.gateway
     return found
 
 
-def governance(request: Request) -> Governance:
+async def governance(request: Request) -> Governance:
     context: Governance = request.app.state.governance
     return context
 
@@ -111,7 +116,25 @@ def etag(version: int | str) -> str:
     return f'"{version}"'
 
 
-def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
+def tag_of(value: Any) -> int:
+    """The same content has the same number: the ETag of what has no version of its own."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def unchanged(what: str, value: Any, expected: int | None) -> None:
+    """Raises Problem 412 with the newer ETag if somebody changed `value` since `expected` was read."""
+    current = tag_of(value)
+    if expected is not None and expected != current:
+        raise Problem(
+            412,
+            f"somebody changed {what} first; read it again",
+            code="stale",
+            headers={"ETag": etag(current)},
+        )
+
+
+async def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
     """The version a change is based on. A change without one could undo somebody else's."""
     if if_match is None:
         raise Problem(428, "send If-Match with the ETag you read, so that nobody's change is undone", code="if_match")
@@ -121,5 +144,11 @@ def expected_version(if_match: Annotated[str | None, Header()] = None) -> int:
     return int(text)
 
 
+async def sent_version(if_match: Annotated[str | None, Header()] = None) -> int | None:
+    """As `expected_version`, where a single act cannot undo anybody's; checked if it was sent."""
+    return None if if_match is None else await expected_version(if_match)
+
+
 ExpectedVersion = Annotated[int, Depends(expected_version)]
+IfSent = Annotated[int | None, Depends(sent_version)]
 Json = dict[str, Any]

@@ -7,20 +7,22 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field, ValidationError
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from device_drivers import catalog
 from device_drivers import devices as contract
 from device_drivers.devices import CommandState
 from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.context import Context, ExpectedVersion, Gateway, Governance, IfSent, Running, etag, tag_of
+from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
+from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
 from edge_agent.audit import Entry
-from edge_agent.config import ConfigError, Device
-from edge_agent.configuration import StaleVersion, public
+from edge_agent.config import Device
+from templates_store.template import Modality
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 Reader = Annotated[Caller, Depends(require(Scope.DEVICES_READ))]
@@ -123,7 +125,7 @@ async def list_pending(caller: Reader, running: Running) -> list[PendingView]:
 @router.post("", status_code=201, responses=responses(409, 412, 422))
 async def add_device(body: NewDevice, caller: Writer, context: Context, running: Running) -> DeviceView:
     """Add one device; everything else of the configuration stays."""
-    await _add(body.model_dump(), caller, context, reason=f"add device {body.name[:64]}")
+    await add_item(context, caller.name, "devices", body.model_dump(), reason=f"add device {body.name[:64]}")
     return device_view(running, body.name)
 
 
@@ -139,7 +141,7 @@ async def approve_device(body: Approval, caller: Writer, context: Context, runni
         "serial": waiting.serial,
         "options": {"addresses": [waiting.address]},
     }
-    await _add(entry, caller, context, reason=f"approve {waiting.serial}")
+    await add_item(context, caller.name, "devices", entry, reason=f"approve {waiting.serial}")
     running.adms.gate.forget_pending(waiting.serial)
     return device_view(running, body.name)
 
@@ -179,20 +181,49 @@ def _words(exc: ValueError) -> str:
     return str(exc)
 
 
+class DeviceChange(BaseModel):
+    """What is left out stays, the password too."""
+
+    address: str | None = Field(None, max_length=200, examples=["10.20.8.22:4370"])
+    serial: str | None = Field(None, max_length=64)
+    username: str | None = Field(None, max_length=64)
+    password: SecretStr | None = Field(None, max_length=64)
+    timezone: str | None = Field(None, max_length=64, examples=["Asia/Shanghai"])
+    enabled: bool | None = None
+    attendance: bool | None = Field(None, description="whether its punches count as attendance")
+    biometrics: list[Modality] | None = Field(None, max_length=4, description="modalities switched on for this device")
+    options: dict[str, Any] | None = None
+
+
 @router.delete("/{name}", status_code=204, responses=responses(404, 412))
-async def remove_device(name: str, caller: Writer, context: Context) -> None:
+async def remove_device(name: str, caller: Writer, context: Context, expected: IfSent) -> None:
     """Take a device out of the configuration. Its events stay."""
-    document = public(context.configuration.site)
-    kept = [device for device in document["devices"] if device["name"] != name]
-    if len(kept) == len(document["devices"]):
-        raise Problem(404, f"there is no device {name[:64]!r}", code="unknown")
-    document["devices"] = kept
-    await _apply(document, caller, context, reason=f"remove device {name[:64]}")
+    await remove_item(context, caller.name, "devices", name, expected=expected)
 
 
 @router.get("/{name}", responses=responses(404))
-async def read_device(name: str, caller: Reader, running: Running) -> DeviceView:
+async def read_device(name: str, caller: Reader, context: Context, running: Running, response: Response) -> DeviceView:
+    """How it stands; the ETag is that of its configuration."""
+    response.headers["ETag"] = etag(tag_of(item_of(context, "devices", name)))
     return device_view(running, name)
+
+
+@router.patch("/{name}", responses=responses(404, 409, 412, 422, 428))
+async def change_device(
+    name: str,
+    body: DeviceChange,
+    caller: Writer,
+    context: Context,
+    running: Running,
+    expected: ExpectedVersion,
+    response: Response,
+) -> DeviceView:
+    """Change how it is reached and what it may do, based on the ETag that was read."""
+    change = body.model_dump(exclude_none=True)
+    if body.password is not None:
+        change["password"] = body.password.get_secret_value()
+    await change_item(context, caller.name, "devices", name, change, expected)
+    return await read_device(name, caller, context, running, response)
 
 
 @router.get("/{name}/capabilities", responses=responses(404, 409, 502))
@@ -215,6 +246,31 @@ async def read_capabilities(name: str, caller: Reader, running: Running) -> dict
     }
 
 
+class WaitingCommand(BaseModel):
+    """A command that a push terminal takes when it calls. Its words hold names and cards, and are not shown."""
+
+    number: int
+    state: CommandState
+    deadline: datetime
+    sent_at: datetime | None
+    sends: int
+
+
+@router.get("/{name}/commands", responses=responses(404))
+async def list_commands(name: str, caller: Reader, context: Context, running: Running) -> list[WaitingCommand]:
+    """What waits for this terminal, oldest first; devices that are asked directly have nothing waiting."""
+    serial = device_view(running, name).serial
+    rows = await context.database.read(
+        lambda c: c.execute(
+            "SELECT command_id, state, deadline, sent_at, sends FROM terminal_commands WHERE serial = ?"
+            " ORDER BY command_id LIMIT 500",
+            (serial,),
+        ).fetchall()
+    )
+    names = ("number", "state", "deadline", "sent_at", "sends")
+    return [WaitingCommand.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+
+
 @router.post("/{name}/retry", status_code=204, responses=responses(404))
 async def retry_device(name: str, caller: Commander, running: Running) -> None:
     """Try to connect now instead of after the pause."""
@@ -222,9 +278,13 @@ async def retry_device(name: str, caller: Commander, running: Running) -> None:
     running.fleet.nudge(name)
 
 
-@router.post("/{name}/clock", responses=responses(404, 409, 502))
-async def set_clock(name: str, caller: Commander, context: Context, running: Running) -> CommandView:
+@router.post("/{name}/clock", responses=responses(404, 409, 422, 502))
+async def set_clock(name: str, caller: Commander, context: Context, running: Running, once: Once) -> CommandView:
     """Set the device's clock to this gateway's, in the device's zone."""
+    return await once.answer(CommandView, lambda: _set_clock(name, caller, context, running))
+
+
+async def _set_clock(name: str, caller: Caller, context: Governance, running: Gateway) -> CommandView:
     driver = _online(running, name)
     if not isinstance(driver, contract.Terminal | contract.DoorController):
         raise Problem(409, f"{name}: this kind of device has no clock to set", code="unsupported")
@@ -268,25 +328,3 @@ def _online(running: Gateway, name: str) -> contract.Driver:
     if driver is None:
         raise Problem(409, f"{name} is not connected now", code="offline")
     return driver
-
-
-async def _add(entry: dict[str, Any], caller: Caller, context: Context, *, reason: str) -> None:
-    document = public(context.configuration.site)
-    if any(device["name"] == entry["name"] for device in document["devices"]):
-        raise Problem(409, f"name: {entry['name']!r} is taken", code="taken")
-    document["devices"] = [*document["devices"], entry]
-    await _apply(document, caller, context, reason=reason)
-
-
-async def _apply(document: dict[str, Any], caller: Caller, context: Context, *, reason: str) -> None:
-    version = context.configuration.version
-    try:
-        site = context.configuration.complete(document)
-        await context.configuration.apply(
-            site, actor=caller.name, reason=reason, now=context.now(), expected=version.number if version else None
-        )
-    except ConfigError as exc:
-        raise Problem(422, "; ".join(exc.problems), code="invalid") from None
-    except StaleVersion as exc:
-        raise Problem(412, str(exc), code="stale") from None
-    await context.note(Entry(actor=caller.name, action="config.apply", details={"reason": reason}))

@@ -6,18 +6,20 @@ import sqlite3
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, Field, RootModel
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.context import Context, Gateway, IfSent, Running, etag, tag_of, unchanged
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
+from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
 from edge_agent.doors import NotOpened, acknowledge, alarms
 from edge_agent.policy.access import Denied, mode_of
 from edge_agent.policy.rules import Door, DoorMode
+from edge_agent.policy.two_people import ActKind
 from edge_agent.presence import Order
 
 router = APIRouter(prefix="/api/v1", tags=["doors"])
@@ -36,6 +38,10 @@ class DoorView(BaseModel):
     ordered_until: datetime | None
     open: bool
     zone_to: str
+
+
+class DoorList(RootModel[list[DoorView]]):
+    """Every door."""
 
 
 class Opened(BaseModel):
@@ -102,55 +108,108 @@ async def list_doors(caller: Reader, running: Running) -> list[DoorView]:
     return door_views(running)
 
 
-@router.post("/doors/lockdown", responses=responses(422))
-async def lock_down(caller: Writer, running: Running) -> list[DoorView]:
-    """Every door, now. Leaving stays possible: exit buttons and push bars do not pass through here."""
-    for name in running.rules().doors:
-        await running.doors.order(name, Order(DoorMode.LOCKDOWN, None, caller.name), actor=caller.name)
-    await running.governance.note(Entry(actor=caller.name, action="doors.lockdown"))
-    return door_views(running)
+class Everywhere(BaseModel):
+    """Every door."""
+
+    lockdown: bool
 
 
-@router.post("/doors/lockdown/lift")
-async def lift_lockdown(caller: Writer, running: Running) -> list[DoorView]:
-    """Doors under lockdown go back to their schedules; other orders stay."""
+async def _everywhere(running: Gateway, asked: Everywhere, actor: str) -> DoorList:
     now, presence = running.governance.now(), running.doors.presence
     for name in running.rules().doors:
-        order = presence.order(name, now)
-        if order is not None and order.mode is DoorMode.LOCKDOWN:
-            await running.doors.order(name, None, actor=caller.name)
-    await running.governance.note(Entry(actor=caller.name, action="doors.lockdown.lift"))
-    return door_views(running)
+        if asked.lockdown:
+            await running.doors.order(name, Order(DoorMode.LOCKDOWN, None, actor), actor=actor)
+        elif (order := presence.order(name, now)) is not None and order.mode is DoorMode.LOCKDOWN:
+            await running.doors.order(name, None, actor=actor)
+    action = "doors.lockdown" if asked.lockdown else "doors.lockdown.lift"
+    await running.governance.note(Entry(actor=actor, action=action))
+    return DoorList(door_views(running))
 
 
-@router.post("/doors/{name}/open", responses=responses(404, 409, 422))
+class OneDoor(BaseModel):
+    door: str
+
+
+async def _open(running: Gateway, asked: OneDoor, actor: str) -> Opened:
+    door = _door(running, asked.door)
+    try:
+        decision = await running.conclusion.open_remotely(asked.door, actor=actor)
+    except NotOpened as exc:
+        return Opened(state="failed", reason=str(exc))
+    if isinstance(decision, Denied):
+        return Opened(state="denied", reason=decision.reason.value)
+    return Opened(state="done", seconds=door.open_s)
+
+
+class Ordered(NewOrder):
+    door: str
+
+
+async def _order(running: Gateway, asked: Ordered, actor: str) -> DoorView:
+    _door(running, asked.door)
+    order = None
+    if asked.mode != "schedule":
+        until = running.governance.now() + timedelta(minutes=asked.minutes) if asked.minutes else None
+        order = Order(DoorMode(asked.mode), until, actor)
+    await running.doors.order(asked.door, order, actor=actor)
+    await running.governance.note(
+        Entry(actor=actor, action="door.mode", object=asked.door, details={"mode": asked.mode})
+    )
+    return next(view for view in door_views(running) if view.name == asked.door)
+
+
+EVERYWHERE = Act("doors.lockdown", Scope.DOORS_WRITE, Everywhere, DoorList, _everywhere)
+OPEN = Act("door.open", Scope.DOORS_OPEN, OneDoor, Opened, _open)
+ORDER = Act("door.mode", Scope.DOORS_WRITE, Ordered, DoorView, _order)
+
+
+@router.post("/doors/lockdown", responses=HELD | responses(422))
+async def lock_down(caller: Writer, running: Running) -> DoorList:
+    """Every door, now. Leaving stays possible: exit buttons and push bars do not pass through here."""
+    return await EVERYWHERE.ask(running, Everywhere(lockdown=True), caller, ActKind.LOCKDOWN)
+
+
+@router.post("/doors/lockdown/lift", responses=HELD)
+async def lift_lockdown(caller: Writer, running: Running) -> DoorList:
+    """Doors under lockdown go back to their schedules; other orders stay."""
+    return await EVERYWHERE.ask(running, Everywhere(lockdown=False), caller, ActKind.LOCKDOWN)
+
+
+@router.post("/doors/{name}/open", responses=HELD | responses(404, 409, 422))
 async def open_door(name: str, caller: Opener, running: Running, once: Once) -> Opened:
     """Open once. Never repeated by itself: send the same Idempotency-Key when the answer was lost."""
-    door = _door(running, name)
-
-    async def work() -> Opened:
-        try:
-            decision = await running.conclusion.open_remotely(name, actor=caller.name)
-        except NotOpened as exc:
-            return Opened(state="failed", reason=str(exc))
-        if isinstance(decision, Denied):
-            return Opened(state="denied", reason=decision.reason.value)
-        return Opened(state="done", seconds=door.open_s)
-
-    return await once.answer(Opened, work)
+    _door(running, name)
+    return await OPEN.ask(running, OneDoor(door=name), caller, ActKind.DOOR_OPEN, once)
 
 
-@router.put("/doors/{name}/mode", responses=responses(404, 422))
-async def order_mode(name: str, body: NewOrder, caller: Writer, context: Context, running: Running) -> DoorView:
+def _order_of(running: Gateway, name: str) -> tuple[str, str, str]:
+    """What a change of the mode is based on: the order in force, not whether the leaf stands open."""
+    order = running.doors.presence.order(name, running.governance.now())
+    return (order.mode, order.actor, str(order.until)) if order else ("", "", "")
+
+
+@router.get("/doors/{name}", responses=responses(404))
+async def read_door(name: str, caller: Reader, running: Running, response: Response) -> DoorView:
+    """One door; the ETag is that of the order in force."""
+    _door(running, name)
+    response.headers["ETag"] = etag(tag_of(_order_of(running, name)))
+    return next(view for view in door_views(running) if view.name == name)
+
+
+@router.put("/doors/{name}/mode", responses=HELD | responses(404, 412, 422))
+async def order_mode(
+    name: str, body: NewOrder, caller: Writer, context: Context, running: Running, expected: IfSent
+) -> DoorView:
     """Put a door into a mode over its schedule, or give it back."""
     _door(running, name)
-    order = None
-    if body.mode != "schedule":
-        until = context.now() + timedelta(minutes=body.minutes) if body.minutes else None
-        order = Order(DoorMode(body.mode), until, caller.name)
-    await running.doors.order(name, order, actor=caller.name)
-    await context.note(Entry(actor=caller.name, action="door.mode", object=name, details={"mode": body.mode}))
-    return next(view for view in door_views(running) if view.name == name)
+    unchanged("this door's mode", _order_of(running, name), expected)
+    standing = running.doors.presence.order(name, context.now())
+    kind = None
+    if body.mode == "lockdown" or (standing is not None and standing.mode is DoorMode.LOCKDOWN):
+        kind = ActKind.LOCKDOWN
+    elif body.mode in {"unlocked", "evacuation"}:
+        kind = ActKind.DOOR_OPEN
+    return await ORDER.ask(running, Ordered(door=name, **body.model_dump()), caller, kind)
 
 
 @router.get("/alarms")

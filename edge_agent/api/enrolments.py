@@ -17,7 +17,7 @@ from edge_agent.enrolment import EnrolmentFault, EnrolmentRefused, Step
 from edge_agent.matching.advice import advice
 from edge_agent.matching.images import BadImage
 from edge_agent.policy.consent import Act, ConsentRefused, LegalBasis
-from templates_store.errors import StoreError
+from templates_store.errors import Sealed, StoreError
 from templates_store.template import Modality, Purpose, SubjectId
 
 router = APIRouter(prefix="/api/v1/enrolments", tags=["enrolments"])
@@ -28,24 +28,49 @@ MAX_PHOTO = 8 * 1024 * 1024
 class Said(BaseModel):
     """A person's yes for one purpose, as it was recorded."""
 
-    purpose: Purpose
+    purpose: Purpose = Field(examples=["attendance"])
     notice_version: str = Field(max_length=64, examples=["3"])
-    given_at: AwareDatetime
+    given_at: AwareDatetime = Field(examples=["2026-11-23T08:00:00+08:00"])
     evidence_sha256: str = Field(max_length=64, examples=["9f3c" + "0" * 60])
     expires_at: AwareDatetime | None = None
 
 
-class NewEnrolment(BaseModel):
-    subject: str = Field(max_length=64)
+class Consenting(BaseModel):
+    """What a person (or their guardian) said yes to."""
+
     modality: Modality
     consents: list[Said] = Field(min_length=1, max_length=2)
-    position: int = Field(0, ge=0, le=10, description="finger 1 to 10; 0 for a face")
-    samples: int | None = Field(None, ge=1, le=10)
     born: date | None = None
     of_age: bool = Field(False, description="stated instead of a date of birth")
     guardian_evidence_sha256: str = Field("", max_length=64)
     basis: LegalBasis = LegalBasis.CONSENT
     basis_reference: str = Field("", max_length=200)
+
+    def acts(self, subject: SubjectId, *, recorded_by: str) -> list[Act]:
+        return [
+            Act(
+                subject,
+                self.modality,
+                said.purpose,
+                said.notice_version,
+                said.given_at,
+                said.evidence_sha256,
+                expires_at=said.expires_at,
+                born=self.born,
+                of_age=self.of_age,
+                guardian_evidence_sha256=self.guardian_evidence_sha256,
+                basis=self.basis,
+                basis_reference=self.basis_reference,
+                recorded_by=recorded_by,
+            )
+            for said in self.consents
+        ]
+
+
+class NewEnrolment(Consenting):
+    subject: str = Field(max_length=64, examples=["p1001"])
+    position: int = Field(0, ge=0, le=10, description="finger 1 to 10; 0 for a face")
+    samples: int | None = Field(None, ge=1, le=10)
 
 
 class StepView(BaseModel):
@@ -94,7 +119,7 @@ def step_view(step: Step) -> StepView:
     )
 
 
-def _problem(exc: Exception) -> Problem:
+def problem_of(exc: Exception) -> Problem:
     if isinstance(exc, ConsentRefused):
         return Problem(409, str(exc), code=exc.fault.value)
     if isinstance(exc, EnrolmentRefused):
@@ -103,6 +128,8 @@ def _problem(exc: Exception) -> Problem:
         return Problem(422, str(exc), code="bad_image")
     if isinstance(exc, DeviceError):
         return Problem(502, str(exc), code="device")
+    if isinstance(exc, Sealed):
+        return Problem(503, "the template store is sealed; unseal it first", code="sealed")
     if isinstance(exc, StoreError):
         return Problem(409, str(exc), code="store")
     return Problem(422, str(exc), code="invalid")
@@ -113,28 +140,11 @@ async def start_enrolment(body: NewEnrolment, caller: Enroller, context: Context
     """Begin with the person's consent; without a valid one nothing begins."""
     if await context.database.read(lambda c: running.roster.person(c, body.subject)) is None:
         raise Problem(404, f"nobody here is {body.subject!r}", code="unknown")
-    acts = [
-        Act(
-            SubjectId(body.subject),
-            body.modality,
-            said.purpose,
-            said.notice_version,
-            said.given_at,
-            said.evidence_sha256,
-            expires_at=said.expires_at,
-            born=body.born,
-            of_age=body.of_age,
-            guardian_evidence_sha256=body.guardian_evidence_sha256,
-            basis=body.basis,
-            basis_reference=body.basis_reference,
-            recorded_by=caller.name,
-        )
-        for said in body.consents
-    ]
+    acts = body.acts(SubjectId(body.subject), recorded_by=caller.name)
     try:
         step = await running.enrolment.start(acts, actor=caller.name, position=body.position, samples=body.samples)
     except (ConsentRefused, EnrolmentRefused, ValueError) as exc:
-        raise _problem(exc) from None
+        raise problem_of(exc) from None
     return step_view(step)
 
 
@@ -143,7 +153,7 @@ async def read_enrolment(enrolment: str, caller: Enroller, running: Running) -> 
     try:
         return step_view(running.enrolment.state(enrolment))
     except EnrolmentRefused as exc:
-        raise _problem(exc) from None
+        raise problem_of(exc) from None
 
 
 @router.post("/{enrolment}/photo", responses=responses(404, 409, 413, 422))
@@ -157,7 +167,7 @@ async def offer_photo(
     try:
         return step_view(await running.enrolment.offer_photo(enrolment, data))
     except (EnrolmentRefused, BadImage) as exc:
-        raise _problem(exc) from None
+        raise problem_of(exc) from None
 
 
 @router.post("/{enrolment}/capture", responses=responses(404, 409, 422, 502))
@@ -166,7 +176,7 @@ async def capture(enrolment: str, body: FromDevice, caller: Enroller, running: R
     try:
         return step_view(await running.enrolment.capture(enrolment, body.device))
     except (EnrolmentRefused, DeviceError) as exc:
-        raise _problem(exc) from None
+        raise problem_of(exc) from None
 
 
 @router.post("/{enrolment}/finish", responses=responses(404, 409, 503))
@@ -175,7 +185,7 @@ async def finish_enrolment(enrolment: str, caller: Enroller, running: Running) -
     try:
         consents = await running.enrolment.finish(enrolment)
     except (ConsentRefused, EnrolmentRefused, StoreError) as exc:
-        raise _problem(exc) from None
+        raise problem_of(exc) from None
     return Finished(
         subject=consents[0].subject_id,
         modality=consents[0].modality,

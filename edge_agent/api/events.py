@@ -17,8 +17,10 @@ from pydantic import AwareDatetime, BaseModel
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context
 from edge_agent.api.roles import Scope
+from edge_agent.api.two_people import HELD, Leave
 from edge_agent.audit import Entry
 from edge_agent.delivery.outbox import Outbox, Stored
+from edge_agent.policy.two_people import ActKind
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 Reader = Annotated[Caller, Depends(require(Scope.EVENTS_READ))]
@@ -60,11 +62,11 @@ def view(found: Stored) -> EventView:
 
 
 class Filters(BaseModel):
-    type: Annotated[str, Query(max_length=64)] = ""
-    device: Annotated[str | None, Query(max_length=64)] = None
-    subject: Annotated[str | None, Query(max_length=64)] = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    type: str = ""
+    device: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -76,11 +78,21 @@ class Filters(BaseModel):
         }
 
 
-Filter = Annotated[Filters, Depends()]
+async def filtered(
+    type: Annotated[str, Query(max_length=64)] = "",  # noqa: A002 - the parameter's public name
+    device: Annotated[str | None, Query(max_length=64)] = None,
+    subject: Annotated[str | None, Query(max_length=64)] = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+) -> Filters:
+    return Filters(type=type, device=device, subject=subject, since=since, until=until)
+
+
+Filter = Annotated[Filters, Depends(filtered)]
 Cursor = Annotated[int | None, Query(ge=0, le=2**62)]
 
 
-def outbox(request: Request) -> Outbox:
+async def outbox(request: Request) -> Outbox:
     found: Outbox = request.app.state.outbox
     return found
 
@@ -113,10 +125,17 @@ async def list_events(
     )
 
 
+class Exporting(Filters):
+    format: str
+
+
+EXPORT = Leave("events.export", Scope.EXPORT)
+
+
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}},
+    responses=HELD | {200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}},
 )
 async def export_events(
     caller: Annotated[Caller, Depends(require(Scope.EXPORT))],
@@ -126,6 +145,7 @@ async def export_events(
     format: Annotated[Literal["csv", "ndjson"], Query()] = "csv",  # noqa: A002 - the parameter's public name
 ) -> StreamingResponse:
     """Everything that matches, streamed page by page."""
+    await EXPORT.require(context, Exporting(format=format, **filters.model_dump()), caller, ActKind.EXPORT)
     await context.note(
         Entry(
             actor=caller.name,

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
 from edge_agent import __version__
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Gateway, Running
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.context import Gateway, Running
+from edge_agent.api.privacy import request_view, requests_of
 from edge_agent.api.roles import Scope
-from edge_agent.audit import Entry
+from edge_agent.doors import AlarmKind, alarms
+from edge_agent.policy.requests import Standing
 from edge_agent.supervise import LinkState
-from templates_store.errors import KeyUnavailable, RolledBack, Sealed, StoreError
 
 router = APIRouter(tags=["health"])
 PUBLIC = ("/healthz", "/readyz")
 Reader = Annotated[Caller, Depends(require(Scope.STATUS_READ))]
 Scraper = Annotated[Caller, Depends(require(Scope.METRICS_READ))]
-Keeper = Annotated[Caller, Depends(require(Scope.KEYS_WRITE))]
-Archivist = Annotated[Caller, Depends(require(Scope.BACKUP))]
+
+
+class RefusedView(BaseModel):
+    """Events that an upstream would not take, by its reason; which ones is in the quarantine."""
+
+    upstream: str
+    reason: str
+    count: int
 
 
 class Status(BaseModel):
@@ -42,20 +47,7 @@ class Status(BaseModel):
     seal_reason: str
     key_warning: str
     warnings: list[str]
-
-
-class Unsealing(BaseModel):
-    passphrase: SecretStr = Field(max_length=1024)
-
-
-class KeyView(BaseModel):
-    sealed: bool
-    kek: str = ""
-
-
-class BackupView(BaseModel):
-    path: str
-    size_bytes: int
+    refused: list[RefusedView]
 
 
 async def status_of(running: Gateway) -> Status:
@@ -68,6 +60,7 @@ async def status_of(running: Gateway) -> Status:
     warnings += [f"upstream {name}: {d.error}" for name, d in running.upstreams.health.items() if d.failures]
     warnings += [biometrics.warning] if biometrics.warning else []
     warnings += ["the disk is short of room"] if short else []
+    warnings += [f"{running.incidents.open_count} incident(s) open"] if running.incidents.open_count else []
     return Status(
         gateway=running.name,
         version=__version__,
@@ -82,6 +75,7 @@ async def status_of(running: Gateway) -> Status:
         seal_reason=biometrics.store.seal_reason if biometrics.sealed else "",
         key_warning=biometrics.warning,
         warnings=warnings,
+        refused=[RefusedView(upstream=u, reason=r, count=n) for u, r, n in await running.outbox.refusals()],
     )
 
 
@@ -133,43 +127,16 @@ async def metrics(caller: Scraper, running: Running) -> PlainTextResponse:
     gauge("templates_sealed", "1 while no key opens the templates").set(state.templates == "sealed")
     gauge("templates_searchable", "templates in the galleries").set(running.biometrics.galleries.count())
     gauge("punches_stored", "events stored since the start").set(running.attendance.stored)
+    gauge("incidents_open", "security incidents not closed").set(running.incidents.open_count)
+    standings = [request_view(running, r).standing for r in await running.governance.database.read(requests_of)]
+    gauge("rights_requests_overdue", "requests past their fifteen working days").set(standings.count(Standing.OVERDUE))
+    gauge("rights_requests_due_soon", "requests due soon").set(standings.count(Standing.DUE_SOON))
+    standing = await running.governance.database.read(alarms)
+    unseen = gauge("alarms_standing", "door and device alarms not cleared", ("kind",))
+    for kind in AlarmKind:
+        # A duress is silent: a dashboard on a wall must not show it.
+        unseen.labels(kind).set(sum(alarm.kind is kind and not alarm.silent for alarm in standing))
     gauge("config_version", "the configuration in force").set(state.config_version)
     started = gauge("start_time_seconds", "when the agent started, Unix time")
     started.set(running.started_at.timestamp())
     return PlainTextResponse(generate_latest(registry).decode(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-@router.post("/api/v1/keys/unseal", responses=responses(403, 409, 422))
-async def unseal(body: Unsealing, caller: Keeper, context: Context, running: Running) -> KeyView:
-    """Give the keeper's passphrase to a sealed store. It is not kept and leaves this machine never."""
-    try:
-        await running.biometrics.unseal(body.passphrase.get_secret_value())
-    except (KeyUnavailable, RolledBack) as exc:
-        await context.note(Entry(actor=caller.name, action="keys.unseal", outcome="refused"))
-        raise Problem(409, str(exc), code="key") from None
-    await context.note(Entry(actor=caller.name, action="keys.unseal"))
-    return KeyView(sealed=running.biometrics.sealed)
-
-
-@router.post("/api/v1/keys/rotate", responses=responses(503))
-async def rotate(caller: Keeper, context: Context, running: Running) -> KeyView:
-    """A new key-encryption key; the old one is destroyed. Matching goes on meanwhile."""
-    try:
-        kek = await asyncio.to_thread(running.biometrics.store.rotate)
-    except Sealed:
-        raise Problem(503, "the template store is sealed; unseal it first", code="sealed") from None
-    await context.note(Entry(actor=caller.name, action="keys.rotate", object=kek))
-    return KeyView(sealed=False, kek=kek)
-
-
-@router.post("/api/v1/backup", status_code=201, responses=responses(503))
-async def make_backup(caller: Archivist, context: Context, running: Running) -> BackupView:
-    """An encrypted, verified archive of both databases, made while everything runs."""
-    try:
-        path = await running.make_backup()
-    except Sealed:
-        raise Problem(503, "the template store is sealed; unseal it first", code="sealed") from None
-    except StoreError as exc:
-        raise Problem(503, str(exc), code="backup") from None
-    await context.note(Entry(actor=caller.name, action="backup.make", object=path.name))
-    return BackupView(path=str(path), size_bytes=path.stat().st_size)

@@ -39,7 +39,11 @@ class Keyed:
         known = await self.governance.database.write(self._begin)
         if known is not None:
             return kind.model_validate_json(known)
-        result = await work()
+        try:
+            result = await work()
+        except Problem:  # refused or not reached: the same key may try again
+            await self.governance.database.write(self._forget)
+            raise
         body = result.model_dump_json()
         await self.governance.database.write(
             lambda c: c.execute(
@@ -48,6 +52,9 @@ class Keyed:
             )
         )
         return result
+
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM idempotency WHERE actor = ? AND key = ?", (self.actor, self.key))
 
     def _begin(self, connection: sqlite3.Connection) -> str | None:
         now = self.governance.now()

@@ -28,12 +28,16 @@ MAX_OFFERS = 64
 
 
 class NewPassword(BaseModel):
-    current: SecretStr = Field(max_length=accounts.MAX_PASSWORD)
-    new: SecretStr = Field(max_length=accounts.MAX_PASSWORD, description=f"at least {accounts.MIN_PASSWORD} characters")
+    current: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
+    new: SecretStr = Field(
+        max_length=accounts.MAX_PASSWORD,
+        examples=["another long sentence of yours"],
+        description=f"at least {accounts.MIN_PASSWORD} characters",
+    )
 
 
 class Confirmation(BaseModel):
-    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD)
+    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
 
 
 class Code(BaseModel):
@@ -70,7 +74,7 @@ class Offers:
         self._offers.pop(account, None)
 
 
-def offers(request: Request) -> Offers:
+async def offers(request: Request) -> Offers:
     state = request.app.state
     if not hasattr(state, "totp_offers"):
         state.totp_offers = Offers()

@@ -6,14 +6,15 @@ import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Query, Request, Response, UploadFile
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Governance
+from edge_agent.api.context import Context, Governance, IfSent, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
@@ -36,7 +37,7 @@ MAX_CSV = 4 * 1024 * 1024
 IMPORT_STEP = 200  # rows a transaction: a large file must not keep punches waiting
 
 
-def roster(request: Request) -> Roster:
+async def roster(request: Request) -> Roster:
     found: Roster = request.app.state.roster
     return found
 
@@ -111,6 +112,10 @@ def person_view(person: Person) -> PersonView:
     )
 
 
+def person_etag(person: Person) -> str:
+    return etag(tag_of(asdict(person)))
+
+
 @router.get("")
 async def list_people(
     caller: Reader,
@@ -152,15 +157,22 @@ async def add_person(body: NewPerson, caller: Writer, context: Context, people: 
 
 
 @router.get("/{subject}", responses=responses(404))
-async def read_person(subject: str, caller: Reader, context: Context, people: People) -> PersonView:
+async def read_person(subject: str, caller: Reader, context: Context, people: People, response: Response) -> PersonView:
     person = _present(await context.database.read(lambda c: people.person(c, subject)), subject)
     await context.note(_entry(caller, "person.read", subject))
+    response.headers["ETag"] = person_etag(person)
     return person_view(person)
 
 
-@router.patch("/{subject}", responses=responses(404, 409, 422))
+@router.patch("/{subject}", responses=responses(404, 409, 412, 422))
 async def change_person(
-    subject: str, body: PersonChange, caller: Writer, context: Context, people: People
+    subject: str,
+    body: PersonChange,
+    caller: Writer,
+    context: Context,
+    people: People,
+    expected: IfSent,
+    response: Response,
 ) -> PersonView:
     """Correct what is wrong; cards and the PIN are replaced, never shown."""
     pin = body.pin.get_secret_value() if body.pin else ""
@@ -169,6 +181,7 @@ async def change_person(
 
     def work(connection: sqlite3.Connection) -> Person:
         old = _present(people.person(connection, subject), subject)
+        unchanged("this person", asdict(old), expected)
         with _words():
             people.put(
                 connection,
@@ -191,7 +204,9 @@ async def change_person(
             people.set_pin(connection, subject, pin_hash, now=now)
         return _present(people.person(connection, subject), subject)
 
-    return person_view(await context.act(caller.name, _entry(caller, "person.change", subject), work))
+    person = await context.act(caller.name, _entry(caller, "person.change", subject), work)
+    response.headers["ETag"] = person_etag(person)
+    return person_view(person)
 
 
 @router.post("/import", responses=responses(413, 422))

@@ -14,12 +14,18 @@ from pydantic import BaseModel, Field
 
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.enrolments import Consenting, problem_of
+from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
+from edge_agent.api.two_people import HELD, Act, Leave
 from edge_agent.audit import Entry
 from edge_agent.erasure import Carried
+from edge_agent.policy.consent import ConsentRefused
+from edge_agent.policy.consent import require as require_consent
 from edge_agent.policy.requests import RightsRequest, Standing, Verb, due_date, standing, working_days_left
-from templates_store.errors import Sealed
+from edge_agent.policy.two_people import ActKind
+from templates_store.errors import Sealed, StoreError
 from templates_store.records import Receipt, StoredConsent
 from templates_store.template import Modality, Purpose, SubjectId
 
@@ -78,7 +84,7 @@ class Ordered(BaseModel):
 
 
 class NewRequest(BaseModel):
-    subject: str = Field(max_length=64)
+    subject: str = Field(max_length=64, examples=["p1001"])
     verb: Verb
     verified: bool = Field(False, description="identity was verified just now: the fifteen working days begin")
 
@@ -183,22 +189,45 @@ async def list_consents(subject: str, caller: Reader, context: Context, running:
     return [consent_view(consent) for consent in found]
 
 
-@router.post("/people/{subject}/erasures", status_code=201, responses=responses(404, 422))
-async def order_erasure(
-    subject: str, body: ErasureOrder, caller: Eraser, context: Context, running: Running
-) -> Ordered:
-    """Delete, withdraw, leave or cancel. When this answers, the person cannot match any more."""
+@router.post("/people/{subject}/consents", status_code=201, responses=responses(404, 409, 422, 503))
+async def record_consents(
+    subject: str, body: Consenting, caller: Officer, context: Context, running: Running
+) -> list[ConsentView]:
+    """Write down what somebody agreed to. Templates that waited for a renewal match again; nothing is captured."""
+    await _known(subject, context, running)
+    biometrics, now = running.biometrics, context.now()
+    try:
+        terms = biometrics.terms()
+        given = [require_consent(act, terms, now=now) for act in body.acts(SubjectId(subject), recorded_by=caller.name)]
+        for consent in given:
+            await asyncio.to_thread(biometrics.renew, consent)
+    except (ConsentRefused, StoreError) as exc:
+        raise problem_of(exc) from None
+    details = {"modality": body.modality, "purposes": sorted(consent.purpose for consent in given), "basis": body.basis}
+    await context.note(Entry(actor=caller.name, action="consents.record", object=subject[:64], details=details))
+    return await list_consents(subject, caller, context, running)
+
+
+async def _known(subject: str, context: Context, running: Gateway) -> None:
+    """Raises Problem 404 for a pseudonym that nothing here belongs to."""
     known = await context.database.read(lambda c: running.roster.person(c, subject))
     if known is None and not await asyncio.to_thread(running.biometrics.store.consents, SubjectId(subject)):
         raise Problem(404, f"nobody here is {subject[:64]!r}", code="unknown")
+
+
+class Erasing(ErasureOrder):
+    subject: str
+
+
+async def _erase(running: Gateway, asked: Erasing, actor: str) -> Ordered:
     try:
         carried: Carried = await running.erasure.erase(
-            SubjectId(subject),
-            body.verb,
-            actor=caller.name,
-            reason=body.reason or body.verb.value,
-            modality=body.modality,
-            purpose=body.purpose,
+            SubjectId(asked.subject),
+            asked.verb,
+            actor=actor,
+            reason=asked.reason or asked.verb.value,
+            modality=asked.modality,
+            purpose=asked.purpose,
         )
     except ValueError as exc:
         raise Problem(422, str(exc), code="invalid") from None
@@ -209,9 +238,53 @@ async def order_erasure(
     )
 
 
-@router.get("/people/{subject}/export", responses=responses(503))
+ERASE = Act("person.erase", Scope.ERASE, Erasing, Ordered, _erase)
+EXPORT = Leave("person.export", Scope.EXPORT)
+DISCLOSE = Leave("person.disclose", Scope.EXPORT)
+
+
+@router.post("/people/{subject}/erasures", status_code=201, responses=HELD | responses(404, 409, 422))
+async def order_erasure(
+    subject: str, body: ErasureOrder, caller: Eraser, context: Context, running: Running, once: Once
+) -> Ordered:
+    """Delete, withdraw, leave or cancel. When this answers 201, the person cannot match any more."""
+    await _known(subject, context, running)
+    kind = None if body.verb is Verb.WITHDRAW else ActKind.ERASURE  # a withdrawal works at once
+    return await ERASE.ask(running, Erasing(subject=subject, **body.model_dump()), caller, kind, once)
+
+
+class OnePerson(BaseModel):
+    subject: str
+
+
+@router.get("/people/{subject}/export", responses=HELD | responses(503))
 async def export_person(subject: str, caller: Exporter, running: Running) -> dict[str, Any]:
     """Everything about one person, machine-readable, and nothing about others."""
+    await EXPORT.require(running.governance, OnePerson(subject=subject[:64]), caller, ActKind.EXPORT)
+    return await _exported(subject, caller, running)
+
+
+class Disclosure(BaseModel):
+    """An authority's demand."""
+
+    subject: str = Field(max_length=64, examples=["p1001"])
+    authority: str = Field(min_length=2, max_length=200, examples=["市公安局网安支队"])
+    reference: str = Field(min_length=2, max_length=200, examples=["调证字〔2026〕12号"])
+
+
+@router.post("/disclosures", responses=HELD | responses(404, 422, 503))
+async def disclose(body: Disclosure, caller: Exporter, context: Context, running: Running) -> dict[str, Any]:
+    """What is known of one person, for an authority: with the legal reference, and by two people unless taken off."""
+    await _known(body.subject, context, running)
+    await DISCLOSE.require(context, body, caller, ActKind.DISCLOSURE)
+    details = body.model_dump(exclude={"subject"})
+    await context.note(Entry(actor=caller.name, action="person.disclose", object=body.subject, details=details))
+    return {"disclosed_to": body.authority, "reference": body.reference} | await _exported(
+        body.subject, caller, running
+    )
+
+
+async def _exported(subject: str, caller: Caller, running: Gateway) -> dict[str, Any]:
     try:
         return await running.erasure.export(SubjectId(subject), actor=caller.name)
     except Sealed:
@@ -220,15 +293,18 @@ async def export_person(subject: str, caller: Exporter, running: Running) -> dic
 
 @router.get("/receipts")
 async def list_receipts(
-    caller: Reader, running: Running, subject: Annotated[str | None, Query(max_length=64)] = None
+    caller: Reader, context: Context, running: Running, subject: Annotated[str | None, Query(max_length=64)] = None
 ) -> list[ReceiptView]:
     """Erasure receipts, each naming every copy and what became of it."""
-    return await receipts_of(running, subject)
+    found = await receipts_of(running, subject)
+    await context.note(Entry(actor=caller.name, action="receipts.read", details={"rows": len(found)}))
+    return found
 
 
 @router.get("/requests")
 async def list_requests(caller: Reader, context: Context, running: Running) -> list[RequestView]:
     found = await context.database.read(requests_of)
+    await context.note(Entry(actor=caller.name, action="requests.read", details={"rows": len(found)}))
     return [request_view(running, request) for request in found]
 
 

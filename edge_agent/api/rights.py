@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from dataclasses import asdict
 from typing import Annotated
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, Running, etag
+from edge_agent.api.context import Context, ExpectedVersion, Running, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
@@ -32,11 +31,6 @@ class RightsView(BaseModel):
     duress_finger: int | None = Field(None, ge=1, le=10)
 
 
-def rights_tag(rights: Rights) -> int:
-    """The same rights have the same number."""
-    return int.from_bytes(hashlib.sha256(repr(asdict(rights)).encode()).digest()[:6], "big")
-
-
 def _read(connection: sqlite3.Connection, subject: str) -> Rights:
     if not connection.execute("SELECT 1 FROM people WHERE subject = ?", (subject,)).fetchone():
         raise Problem(404, f"nobody here is {subject[:64]!r}", code="unknown")
@@ -51,7 +45,7 @@ def _view(rights: Rights) -> RightsView:
 async def read_rights(subject: str, caller: Reader, context: Context, response: Response) -> RightsView:
     rights = await context.database.read(lambda c: _read(c, subject))
     await context.note(Entry(actor=caller.name, action="person.access.read", object=subject[:64]))
-    response.headers["ETag"] = etag(rights_tag(rights))
+    response.headers["ETag"] = etag(tag_of(asdict(rights)))
     return _view(rights)
 
 
@@ -75,14 +69,7 @@ async def replace_rights(
     rights = Rights(**body.model_dump() | {"groups": tuple(sorted(set(body.groups)))})
 
     def work(connection: sqlite3.Connection) -> None:
-        current = rights_tag(_read(connection, subject))
-        if current != expected:
-            raise Problem(
-                412,
-                "somebody changed these rights first; read them again",
-                code="stale",
-                headers={"ETag": etag(current)},
-            )
+        unchanged("these rights", asdict(_read(connection, subject)), expected)
         set_rights(connection, subject, rights)
 
     entry = Entry(
@@ -92,5 +79,5 @@ async def replace_rights(
         details={"groups": list(rights.groups), "enabled": rights.enabled},
     )
     await context.act(caller.name, entry, work)
-    response.headers["ETag"] = etag(rights_tag(rights))
+    response.headers["ETag"] = etag(tag_of(asdict(rights)))
     return _view(rights)

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from device_drivers.listener import listen
 from edge_agent.api import (
     access_tokens,
+    approvals,
     audit,
     certificate,
     configuration,
@@ -20,6 +21,9 @@ from edge_agent.api import (
     enrolments,
     events,
     health,
+    incidents,
+    keys,
+    oidc,
     own_account,
     people,
     privacy,
@@ -33,15 +37,22 @@ from edge_agent.api.access import AccessControl
 from edge_agent.api.app import create_app
 from edge_agent.api.certificate import ServerCertificate
 from edge_agent.api.context import Gateway
+from edge_agent.api.oidc import SignOns
+from edge_agent.api.two_people import AnyAct
 from edge_agent.config import Api, listen_address
 from edge_agent.console import views
 from edge_agent.console.page import Counts, Pages
 from edge_agent.console.routes import ConsoleRoutes
 from edge_agent.database import Database
 
+# Those asked most come first: FastAPI tries router after router.
 ROUTERS = (
-    session, own_account, tokens, configuration, audit, events, upstreams, devices, device_log, sync, doors,
-    people, rights, enrolments, privacy, health,
+    health, events, doors, devices, people, upstreams, session, sync, device_log, rights, privacy, enrolments, audit,
+    configuration, tokens, own_account, oidc, approvals, incidents, keys,
+)  # fmt: skip
+ACTS: tuple[AnyAct, ...] = (
+    doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,
+    keys.ROTATE, approvals.CHANGE, approvals.END,
 )  # fmt: skip
 MAX_CONNECTIONS = 400
 
@@ -52,13 +63,16 @@ def application(gateway: Gateway) -> FastAPI:
     app = create_app(
         access,
         [module.router for module in ROUTERS],
-        public=(*session.PUBLIC, *health.PUBLIC),
+        public=(*session.PUBLIC, *oidc.PUBLIC, *health.PUBLIC),
         state={
             "governance": gateway.governance,
             "gateway": gateway,
             "outbox": gateway.outbox,
             "roster": gateway.roster,
+            "upstreams": gateway.upstreams,
+            "sign_ons": SignOns(now=gateway.governance.now),
             "name": gateway.name,
+            "acts": {act.name: act for act in ACTS},
         },
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
-from edge_agent.api.context import Context
+from edge_agent.api.context import Context, IfSent, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.audit import Entry
@@ -29,7 +30,7 @@ class Setup(BaseModel):
 
 class SignIn(BaseModel):
     name: str = Field(max_length=64, examples=["linlan"])
-    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD)
+    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
     code: str = Field("", max_length=10, description="six digits, where the account has a second factor")
 
 
@@ -40,7 +41,7 @@ class SignedIn(BaseModel):
     csrf: str
 
 
-def _cookie(response: Response, session: accounts.Session) -> SignedIn:
+def set_session_cookie(response: Response, session: accounts.Session) -> None:
     response.set_cookie(
         COOKIE,
         session.id,
@@ -50,11 +51,15 @@ def _cookie(response: Response, session: accounts.Session) -> SignedIn:
         httponly=True,
         samesite="strict",
     )
+
+
+def _signed_in(response: Response, session: accounts.Session) -> SignedIn:
+    set_session_cookie(response, session)
     role = session.account.role
     return SignedIn(name=session.account.name, role=role, scopes=sorted(ROLES[role]), csrf=session.csrf)
 
 
-def _limit(request: Request) -> None:
+def limit(request: Request) -> None:
     control: AccessControl = request.app.state.access
     wait = control.sign_ins.wait_s(address(request))
     if wait:
@@ -64,7 +69,7 @@ def _limit(request: Request) -> None:
 @router.post("/setup", status_code=201, responses=responses(409, 422))
 async def claim_gateway(body: Setup, request: Request, response: Response, context: Context) -> SignedIn:
     """Make the first administrator with the one-time token shown at first start."""
-    _limit(request)
+    limit(request)
     try:
         accounts.check_new_password(body.password.get_secret_value(), name=body.name)
     except accounts.BadPassword as exc:
@@ -85,13 +90,13 @@ async def claim_gateway(body: Setup, request: Request, response: Response, conte
         )
 
     entry = Entry(actor=body.name, action="gateway.claim", object=body.name, details={"from": address(request)})
-    return _cookie(response, await context.act(body.name, entry, work))
+    return _signed_in(response, await context.act(body.name, entry, work))
 
 
 @router.post("/session", responses=responses(401, 422))
 async def sign_in(body: SignIn, request: Request, response: Response, context: Context) -> SignedIn:
     """Open a session. The answer never says which of name, password or code was wrong."""
-    _limit(request)
+    limit(request)
     now = context.now()
     until = await context.database.read(lambda c: accounts.locked_until(c, body.name, now=now))
     stored, sealed_secret = await context.database.read(lambda c: accounts.stored_hash(c, body.name))
@@ -124,7 +129,7 @@ async def sign_in(body: SignIn, request: Request, response: Response, context: C
         )
 
     entry = Entry(actor=account.name, action="session.open", details={"from": address(request)})
-    return _cookie(response, await context.act(account.name, entry, work))
+    return _signed_in(response, await context.act(account.name, entry, work))
 
 
 Me = Annotated[Caller, Depends(require(Scope.STATUS_READ))]
@@ -156,7 +161,7 @@ Administrator = Annotated[Caller, Depends(require(Scope.ACCOUNTS_WRITE))]
 class NewAccount(BaseModel):
     name: AccountName
     role: Role
-    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD)
+    password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
 
 
 class AccountView(BaseModel):
@@ -178,7 +183,11 @@ class SessionView(BaseModel):
 @router.get("/accounts")
 async def list_accounts(caller: Administrator, context: Context) -> list[AccountView]:
     found = await context.database.read(accounts.listing)
-    return [AccountView(name=a.name, role=a.role, second_factor=a.has_totp, disabled=a.disabled) for a in found]
+    return [_account_view(account) for account in found]
+
+
+def _account_view(account: accounts.Account) -> AccountView:
+    return AccountView(name=account.name, role=account.role, second_factor=account.has_totp, disabled=account.disabled)
 
 
 @router.post("/accounts", status_code=201, responses=responses(409, 422))
@@ -191,26 +200,50 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
         try:
-            return accounts.add(connection, body.name, role=body.role, password_hash=password_hash, now=context.now())
+            return accounts.add(
+                connection,
+                body.name,
+                role=body.role,
+                password_hash=password_hash,
+                now=context.now(),
+                password_by=caller.name,
+            )
         except ValueError as exc:
             raise Problem(409, str(exc), code="taken") from None
 
     entry = Entry(actor=caller.name, action="account.add", object=body.name, details={"role": body.role})
     made = await context.act(caller.name, entry, work)
-    return AccountView(name=made.name, role=made.role, second_factor=False, disabled=False)
+    return _account_view(made)
 
 
 class AccountChange(BaseModel):
     """What is left out stays. Any of them ends the account's sessions."""
 
     password: SecretStr | None = Field(None, max_length=accounts.MAX_PASSWORD)
+    role: Role | None = None
     disabled: bool | None = None
     second_factor: Literal[False] | None = Field(None, description="false takes it off, for a lost telephone")
 
 
-@router.patch("/accounts/{name}", responses=responses(404, 409, 422))
-async def change_account(name: str, body: AccountChange, caller: Administrator, context: Context) -> AccountView:
-    """Reset somebody's password or second factor, or shut the account."""
+@router.get("/accounts/{name}", responses=responses(404))
+async def read_account(name: str, caller: Administrator, context: Context, response: Response) -> AccountView:
+    account = await context.database.read(lambda c: _account(c, name))
+    response.headers["ETag"] = etag(tag_of(asdict(account)))
+    return _account_view(account)
+
+
+def _account(connection: sqlite3.Connection, name: str) -> accounts.Account:
+    found = accounts.find(connection, name)
+    if found is None:
+        raise Problem(404, f"there is no account {name[:32]!r}", code="unknown")
+    return found
+
+
+@router.patch("/accounts/{name}", responses=responses(404, 409, 412, 422))
+async def change_account(
+    name: str, body: AccountChange, caller: Administrator, context: Context, expected: IfSent, response: Response
+) -> AccountView:
+    """Reset somebody's password or second factor, give another role, or shut the account."""
     hashed = ""
     if body.password is not None:
         try:
@@ -220,27 +253,26 @@ async def change_account(name: str, body: AccountChange, caller: Administrator, 
         hashed = await asyncio.to_thread(accounts.hash_password, body.password.get_secret_value())
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
-        if accounts.find(connection, name) is None:
-            raise Problem(404, f"there is no account {name[:32]!r}", code="unknown")
+        unchanged("this account", asdict(_account(connection, name)), expected)
         if hashed:
-            accounts.set_password(connection, name, hashed)
+            accounts.set_password(connection, name, hashed, by="" if name == caller.name else caller.name)
         if body.second_factor is False:
             accounts.set_totp(connection, name, None)
-        if body.disabled is not None:
-            try:
+        try:
+            if body.disabled is not None:
                 accounts.set_disabled(connection, name, disabled=body.disabled)
-            except ValueError as exc:
-                raise Problem(409, str(exc), code="last_administrator") from None
+            if body.role is not None:
+                accounts.set_role(connection, name, body.role)
+        except ValueError as exc:
+            raise Problem(409, str(exc), code="last_administrator") from None
         accounts.close_all_sessions(connection, name, but=caller.session_id)
-        changed = accounts.find(connection, name)
-        if changed is None:
-            raise LookupError(name)
-        return changed
+        return _account(connection, name)
 
     details = {"fields": sorted(body.model_fields_set)}
     entry = Entry(actor=caller.name, action="account.change", object=name[:32], details=details)
     made = await context.act(caller.name, entry, work)
-    return AccountView(name=made.name, role=made.role, second_factor=made.has_totp, disabled=made.disabled)
+    response.headers["ETag"] = etag(tag_of(asdict(made)))
+    return _account_view(made)
 
 
 @router.get("/sessions")

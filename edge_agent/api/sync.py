@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 from device_drivers.devices import ItemResult
 from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Running
+from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
@@ -88,9 +89,13 @@ async def preview_sync(name: str, caller: Commander, context: Context, running: 
     return plan_view(name, found, is_kept=_known(running, name))
 
 
-@router.post("/{name}/sync", responses=responses(404, 409, 502))
-async def apply_sync(name: str, caller: Commander, running: Running) -> SyncReport:
+@router.post("/{name}/sync", responses=responses(404, 409, 422, 502))
+async def apply_sync(name: str, caller: Commander, running: Running, once: Once) -> SyncReport:
     """Carry it out now, as far as the device allows; each refusal is named and stops no other."""
+    return await once.answer(SyncReport, lambda: _applied(name, caller, running))
+
+
+async def _applied(name: str, caller: Caller, running: Gateway) -> SyncReport:
     _known(running, name)
     try:
         report = await running.sync.apply(name, actor=caller.name)
@@ -166,7 +171,7 @@ def _shown(key: str, *, by_card: bool) -> str:
     return f"…{key[-4:]}" if by_card and key.isalnum() and len(key) > 4 else key
 
 
-def _known(running: Running, name: str) -> bool:
+def _known(running: Gateway, name: str) -> bool:
     """Whether the device's people are kept from here. Raises Problem 404."""
     for device in running.governance.configuration.site.devices:
         if device.name == name:

@@ -256,6 +256,14 @@ class Outbox:
 
         return await self._database.read(work)
 
+    async def refusals(self, *, limit: int = 20) -> list[tuple[str, str, int]]:
+        """(sink, reason, how many) of what is in quarantine, the most frequent first."""
+        sql = (
+            "SELECT sink, reason, count(*) FROM quarantine WHERE released = 0"
+            " GROUP BY sink, reason ORDER BY count(*) DESC LIMIT ?"
+        )
+        return await self._database.read(lambda c: c.execute(sql, (limit,)).fetchall())
+
     async def release(self, sink: str, sequences: Iterable[int] | None = None) -> int:
         """A person wants these (or all) sent again. How many."""
         return await self._judge(

@@ -75,6 +75,11 @@ class Upstreams:
         else:
             await self._outbox.revoke(name)
 
+    async def reinstate(self, name: str) -> None:
+        """A revoked recipient is owed what comes from now on. Raises UnknownSink."""
+        await self._outbox.reinstate(name)
+        await self._crew.restart(name)
+
     def nudge(self) -> None:
         """Try every waiting recipient now."""
         for delivery in self._deliveries.values():

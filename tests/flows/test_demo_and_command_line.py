@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,8 +150,49 @@ def test_people_come_from_a_file_and_bad_rows_are_named(demo: Demo, tmp_path: Pa
     assert [person["name"] for person in demo.asked("people", "list", "7001")] == ["新员工"]
 
 
+def test_what_an_upstream_refused_is_shown_with_its_reason_and_judged(demo: Demo) -> None:
+    with closing(sqlite3.connect(demo.folder / "agent.db", timeout=20)) as database, database:
+        [(sink,)] = database.execute("SELECT name FROM sinks LIMIT 1")
+        delivered = database.execute("SELECT last FROM settled WHERE sink = ? ORDER BY first", (sink,)).fetchone()[0]
+        for sequence in (delivered - 1, delivered):
+            database.execute(
+                "INSERT INTO quarantine VALUES (?, ?, 'answered 422', '{\"error\": \"no work code\"}', ?, 0)",
+                (sink, sequence, "2026-11-23T08:00:00.000+00:00"),
+            )
+        database.execute("UPDATE sinks SET delivered = delivered - 2 WHERE name = ?", (sink,))
+    assert "answered 422" in demo.command("status")
+    assert demo.asked("status")["refused"] == [{"upstream": sink, "reason": "answered 422", "count": 2}]
+    assert [item["event"]["sequence"] for item in demo.asked("quarantine", "list")] == [delivered - 1, delivered]
+    assert "answered 422" in demo.command("quarantine", "list")
+    assert "no work code" in demo.command("quarantine", "show", sink, str(delivered))
+    assert demo.asked("quarantine", "discard", sink, str(delivered)) == {"count": 1}
+    assert demo.asked("quarantine", "release", sink) == {"count": 1}
+    demo.command("quarantine", "show", sink, str(delivered), status=1)
+    assert demo.asked("upstreams", "list")[0]["balanced"]
+
+
+def test_a_recipient_is_stopped_and_comes_back(demo: Demo) -> None:
+    [name] = [upstream["name"] for upstream in demo.asked("upstreams", "list")][:1]
+    demo.command("upstreams", "revoke", name)
+    assert demo.asked("upstreams", "list")[0]["revoked"] is True
+    demo.command("upstreams", "reinstate", name)
+    assert demo.asked("upstreams", "list")[0]["revoked"] is False
+
+
+def test_keys_tokens_incidents_and_thresholds_speak_to_machines(demo: Demo) -> None:
+    assert demo.asked("keys", "show")["sealed"] is False
+    assert demo.asked("keys", "rotate")["kek"]
+    assert demo.asked("token", "issue", "till", "events:read")["token"].startswith("eat_")
+    assert demo.asked("token", "revoke", "till")["done"] == "revoke"
+    assert {curve["pipeline"] for curve in demo.asked("calibrate")} >= {"yunet-2023mar+sface-2021dec/1"}
+    opened = demo.asked("incidents", "open", "U 盘丢失", "--kind", "loss")
+    assert opened["id"] in demo.command("incidents", "list")
+    assert "U 盘丢失" in demo.command("incidents", "report", opened["id"])
+    assert json.loads(demo.command("doors", "open", "south-gate", "--json"))["state"] == "done"
+
+
 def test_a_backup_is_made_while_it_runs(demo: Demo) -> None:
-    assert "gateway.backup" in demo.command("backup")
+    assert demo.asked("backup")["path"].endswith("gateway.backup")
     assert (demo.folder / "backup" / "gateway.backup").stat().st_mode & 0o777 == 0o600
 
 

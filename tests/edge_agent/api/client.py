@@ -20,6 +20,7 @@ from edge_agent.config import SiteConfig
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
 from edge_agent.delivery.outbox import Outbox
+from edge_agent.delivery.upstreams import Upstreams
 from edge_agent.roster import Roster
 
 BASE = "https://gw.example"
@@ -79,6 +80,11 @@ async def make_site(folder: Path, seed: SiteConfig | None = None) -> Site:
         AccessControl(database, now=clock),
         [m.router for m in (session, own_account, tokens, configuration, audit, events, upstreams, people)],
         public=session.PUBLIC,
-        state={"governance": governance, "outbox": outbox, "roster": roster},
+        state={
+            "governance": governance,
+            "outbox": outbox,
+            "roster": roster,
+            "upstreams": Upstreams(database, outbox, roster, gateway="gw", tenant="t", derive=lambda use: use.encode()),
+        },
     )
     return Site(governance, app, clock, outbox, [database.close])

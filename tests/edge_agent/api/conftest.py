@@ -12,7 +12,7 @@ from edge_agent.api import accounts
 from tests.edge_agent.api.client import Site, make_site
 from tests.edge_agent.api.whole import Whole, whole_gateway
 
-SCHEMA = Path(__file__).resolve().parents[3] / "edge_agent" / "schema" / "0004_governance.sql"
+SCHEMA = Path(__file__).resolve().parents[3] / "edge_agent" / "schema"
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def now() -> datetime:
 def connection() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.executescript(SCHEMA.read_text("utf-8"))
+    for name in ("0004_governance.sql", "0009_accountability.sql"):
+        connection.executescript((SCHEMA / name).read_text("utf-8"))
     return connection
 
 

@@ -66,6 +66,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
             runner.run(context.__aexit__(None, None, None))
 
 
+@pytest.mark.timeout(600)  # a few hundred requests; seconds alone, minutes beside others
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 def test_generated_requests_are_answered_as_the_document_says(
     served: Served, mode: schemathesis.GenerationMode
@@ -94,6 +95,28 @@ def test_generated_requests_are_answered_as_the_document_says(
         with contextlib.suppress(Unsatisfiable):  # nothing wrong can be sent where nothing is taken
             meets_the_contract()
     assert asked > 100
+
+
+def shown(schema: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    """Whether a reader sees what goes here: an example, a default, a choice, or all of its parts."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rsplit("/", 1)[1]]
+    if schema.keys() & {"examples", "example", "enum", "const", "default"} or schema.get("type") in {"boolean", "null"}:
+        return True
+    if any(shown(each, schemas) for key in ("anyOf", "allOf", "oneOf") for each in schema.get(key, ())):
+        return True
+    if "properties" in schema:
+        return all(shown(each, schemas) for each in schema["properties"].values())
+    return "items" in schema and shown(schema["items"], schemas)
+
+
+def test_every_body_shows_an_example(served: Served) -> None:
+    document: dict[str, Any] = served.whole.app.openapi()
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if body is not None and "examples" not in body:
+                assert shown(body["schema"], document["components"]["schemas"]), (method, path)
 
 
 def test_every_operation_says_who_may_call_it_and_how_it_fails(served: Served) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 from fastapi import APIRouter
+from fastapi.dependencies.models import Dependant
 
-from edge_agent.api.app import create_app
+from edge_agent.api.app import api_routes, create_app
 from edge_agent.api.roles import ROLES, Role, Scope
+from edge_agent.api.server import ROUTERS
 from tests.edge_agent.api.whole import PERSON, Whole, filled
 
-PUBLIC = {"/healthz", "/readyz", "/api/v1/setup", "/api/v1/session"}
+PUBLIC = {
+    "/healthz", "/readyz", "/api/v1/setup", "/api/v1/session", "/api/v1/session/ways", "/api/v1/session/oidc",
+    "/api/v1/session/oidc/callback",
+}  # fmt: skip
 PAGES = {
     "/": Scope.STATUS_READ, "/more": Scope.STATUS_READ, "/health": Scope.STATUS_READ, "/live": Scope.EVENTS_READ,
     "/devices": Scope.DEVICES_READ, "/doors": Scope.DOORS_READ, "/people": Scope.PEOPLE_READ,
@@ -72,6 +78,21 @@ async def test_pages_lead_a_stranger_to_the_sign_in(whole: Whole) -> None:
 async def test_the_routes_and_their_scopes_are_the_agreed_ones(whole: Whole) -> None:
     lines = [f"{method} {path} {scope or 'public'}" for method, path, scope in whole.routes()]
     assert sorted(lines) == SNAPSHOT.read_text("utf-8").splitlines()
+
+
+async def test_nothing_of_a_request_is_sent_to_a_thread_by_being_a_plain_function(whole: Whole) -> None:
+    """FastAPI runs plain functions in a pool of threads; a dependency that awaits nothing then costs a hop each."""
+    plain = set()
+
+    def look(dependant: Dependant) -> None:
+        if dependant.call is not None and not inspect.iscoroutinefunction(dependant.call):
+            plain.add(dependant.call)
+        for each in dependant.dependencies:
+            look(each)
+
+    for route in api_routes(module.router for module in ROUTERS):
+        look(route.dependant)
+    assert not plain
 
 
 async def test_errors_are_problem_details_whatever_raised_them(

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from edge_agent.agent import Agent
 from edge_agent.api import access_tokens, accounts
-from edge_agent.api.access import COOKIE
+from edge_agent.api.access import COOKIE, CSRF_HEADER
 from edge_agent.api.app import api_routes
 from edge_agent.api.openapi import route_scope
 from edge_agent.api.roles import ROLES, Role, Scope
@@ -32,13 +32,20 @@ class Whole:
     agent: Agent
     app: FastAPI
     tokens: Mapping[Role, str]
-    cookies: Mapping[Role, str]
+    cookies: Mapping[str, str]
 
     def client(self, role: Role | None = None, **headers: str) -> httpx.AsyncClient:
         if role is not None:
             headers["Authorization"] = f"Bearer {self.tokens[role]}"
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers)
+
+    async def browser(self, account: str) -> httpx.AsyncClient:
+        """Somebody signed in, with the header that a page sends."""
+        client = self.client()
+        client.cookies.set(COOKIE, self.cookies[account])
+        client.headers[CSRF_HEADER] = (await client.get("/api/v1/session/me")).json()["csrf"]
+        return client
 
     def routes(self) -> list[tuple[str, str, Scope | None]]:
         """(method, path, scope) of the API; None is public."""
@@ -108,15 +115,16 @@ async def whole_gateway(folder: Path) -> AsyncIterator[Whole]:
     try:
         now = agent.clock()
 
-        def prepare(connection: Any) -> tuple[dict[Role, str], dict[Role, str]]:
+        def prepare(connection: Any) -> tuple[dict[Role, str], dict[str, str]]:
             agent.roster.take(connection, [PERSON], now=now)
-            tokens, cookies = {}, {}
-            for role in Role:
+            tokens: dict[Role, str] = {}
+            cookies: dict[str, str] = {}
+            for name, role in [("second-admin", Role.ADMIN), *((role.value, role) for role in Role)]:
                 tokens[role] = access_tokens.issue(
-                    connection, f"of-{role}", scopes=ROLES[role], lifetime=timedelta(days=1), created_by="t", now=now
+                    connection, f"of-{name}", scopes=ROLES[role], lifetime=timedelta(days=1), created_by="t", now=now
                 )
-                account = accounts.add(connection, f"the-{role}", role=role, password_hash=None, now=now)
-                cookies[role] = accounts.open_session(connection, account, address="", agent="", now=now).id
+                account = accounts.add(connection, f"the-{name}", role=role, password_hash=None, now=now)
+                cookies[name] = accounts.open_session(connection, account, address="", agent="", now=now).id
             return tokens, cookies
 
         tokens, cookies = await agent.database.write(prepare)

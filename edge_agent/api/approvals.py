@@ -1,0 +1,85 @@
+"""What waits for a second person: list, approve, refuse; and the list of acts that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from edge_agent.api import two_people
+from edge_agent.api.access import Caller, require
+from edge_agent.api.context import Context, Gateway, Running
+from edge_agent.api.problems import Problem, responses
+from edge_agent.api.roles import Scope
+from edge_agent.api.site_changes import apply_site
+from edge_agent.api.two_people import HELD, Act, ActView, AnyAct, Leave
+from edge_agent.policy.two_people import ActKind, TwoPeople
+
+router = APIRouter(prefix="/api/v1", tags=["two people"])
+Anybody = Annotated[Caller, Depends(require(Scope.STATUS_READ))]
+Writer = Annotated[Caller, Depends(require(Scope.CONFIG_WRITE))]
+Keeper = Annotated[Caller, Depends(require(Scope.KEYS_WRITE))]
+
+
+async def acts(request: Request) -> Mapping[str, AnyAct]:
+    found: Mapping[str, AnyAct] = request.app.state.acts
+    return found
+
+
+Acts = Annotated[Mapping[str, AnyAct], Depends(acts)]
+
+
+@router.get("/approvals")
+async def list_acts(caller: Anybody, context: Context, known: Acts) -> list[ActView]:
+    """Those the caller could ask for or decide."""
+    found = await two_people.listing(context)
+    return [each for each in found if (act := known.get(each.name)) is not None and caller.may(act.scope)]
+
+
+@router.get("/approvals/{identity}", responses=responses(404))
+async def read_act(identity: str, caller: Anybody, context: Context, known: Acts) -> ActView:
+    for each in await list_acts(caller, context, known):
+        if each.id == identity:
+            return each
+    raise Problem(404, f"there is no act {identity[:32]!r} for you to decide", code="unknown")
+
+
+@router.post("/approvals/{identity}/approve", responses=responses(403, 404, 409))
+async def approve_act(identity: str, caller: Anybody, running: Running, known: Acts) -> ActView:
+    """Another person than who asked; it is carried out now, or its asker may send the request again."""
+    return await two_people.decide(running, known, identity, caller, approve=True)
+
+
+@router.post("/approvals/{identity}/refuse", responses=responses(403, 404, 409))
+async def refuse_act(identity: str, caller: Anybody, running: Running, known: Acts) -> ActView:
+    """Say no; who asked takes it back this way."""
+    return await two_people.decide(running, known, identity, caller, approve=False)
+
+
+async def _set(running: Gateway, asked: TwoPeople, actor: str) -> TwoPeople:
+    context = running.governance
+    site = context.configuration.site.model_copy(update={"two_people": asked})
+    await apply_site(context, actor, site, "which acts need two people", None, decided=True)
+    return asked
+
+
+CHANGE = Act("two_people.change", Scope.CONFIG_WRITE, TwoPeople, TwoPeople, _set)
+END = Leave("gateway.decommission", Scope.KEYS_WRITE)
+
+
+@router.put("/two-people", responses=HELD | responses(409, 422))
+async def set_two_people(body: TwoPeople, caller: Writer, running: Running) -> TwoPeople:
+    """One person may add acts; taking any off needs a second one."""
+    taken_off = running.governance.configuration.site.two_people.weakened_by(body)
+    return await CHANGE.ask(running, body, caller, min(taken_off, default=None))
+
+
+@router.post("/decommission/permit", status_code=204, response_class=Response, responses=HELD | responses(403))
+async def permit_decommission(caller: Keeper, context: Context) -> None:
+    """Where ending this gateway takes two people: ask here, then run `edge-agent decommission` in time."""
+    if not two_people.needed(context, ActKind.DECOMMISSION):
+        return
+    now = context.now()
+    if not await context.database.read(lambda c: two_people.approved(c, END.name, now=now)):
+        raise two_people.Held(await two_people.hold(context, END.name, END.scope, two_people.Nothing(), caller))

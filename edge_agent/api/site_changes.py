@@ -1,0 +1,104 @@
+"""Changing the configuration by parts: one section, or one named item of a section, based on what was read."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from edge_agent.api.context import Governance, etag, unchanged
+from edge_agent.api.problems import FieldFault, Problem
+from edge_agent.api.two_people import guard
+from edge_agent.audit import Entry
+from edge_agent.config import ConfigError, SiteConfig
+from edge_agent.configuration import StaleVersion, public
+
+Listed = Literal["devices", "upstreams"]
+
+
+async def apply_site(
+    context: Governance, actor: str, site: SiteConfig, reason: str, expected: int | None, *, decided: bool = False
+) -> int:
+    """Make `site` the next version and note it. `decided` says that two people did. Raises Problem 409, 412."""
+    if not decided:
+        guard(context.configuration.site.two_people, site.two_people)
+    try:
+        version = await context.configuration.apply(
+            site, actor=actor, reason=reason, now=context.now(), expected=expected
+        )
+    except StaleVersion as exc:
+        raise stale(exc.current) from None
+    await context.note(
+        Entry(actor=actor, action="config.apply", object=str(version.number), details={"reason": reason})
+    )
+    return version.number
+
+
+def completed(context: Governance, document: dict[str, Any]) -> SiteConfig:
+    """A whole document, secrets kept. Raises Problem 422 with one entry a fault."""
+    try:
+        return context.configuration.complete(document)
+    except ConfigError as exc:
+        raise invalid(exc) from None
+
+
+def stale(current: int) -> Problem:
+    return Problem(
+        412,
+        f"somebody changed the configuration first: it is at version {current} now",
+        code="stale",
+        headers={"ETag": etag(current)},
+    )
+
+
+def invalid(exc: ConfigError) -> Problem:
+    faults = []
+    for problem in exc.problems:
+        field, _, rest = problem.partition(": ")
+        faults.append(FieldFault(field=field, problem=rest))
+    return Problem(422, "; ".join(exc.problems[:3]), code="invalid", errors=faults)
+
+
+def number(context: Governance) -> int:
+    version = context.configuration.version
+    return version.number if version else 0
+
+
+def item_of(context: Governance, section: Listed, name: str) -> dict[str, Any]:
+    """One device or upstream as it is configured, without secrets. Raises Problem 404."""
+    found = next((item for item in getattr(context.configuration.site, section) if item.name == name), None)
+    if found is None:
+        raise Problem(404, f"there is no {section[:-1]} {name[:64]!r}", code="unknown")
+    return public(found)
+
+
+async def add_item(context: Governance, actor: str, section: Listed, item: dict[str, Any], *, reason: str) -> None:
+    """Everything else of the configuration stays. Raises Problem 409, 412, 422."""
+    document = public(context.configuration.site)
+    if any(each["name"] == item["name"] for each in document[section]):
+        raise Problem(409, f"name: {item['name']!r} is taken", code="taken")
+    document[section] = [*document[section], item]
+    await _apply(context, actor, document, reason)
+
+
+async def change_item(
+    context: Governance, actor: str, section: Listed, name: str, change: dict[str, Any], expected: int
+) -> None:
+    """What `change` leaves out stays, secrets too. Raises Problem 404, 412, 422."""
+    current = item_of(context, section, name)
+    unchanged(f"this {section[:-1]}", current, expected)
+    document = public(context.configuration.site)
+    document[section] = [current | change if item["name"] == name else item for item in document[section]]
+    await _apply(context, actor, document, f"change {section[:-1]} {name}")
+
+
+async def remove_item(
+    context: Governance, actor: str, section: Listed, name: str, *, expected: int | None = None
+) -> None:
+    """Raises Problem 404, 412."""
+    unchanged(f"this {section[:-1]}", item_of(context, section, name), expected)
+    document = public(context.configuration.site)
+    document[section] = [item for item in document[section] if item["name"] != name]
+    await _apply(context, actor, document, f"remove {section[:-1]} {name}")
+
+
+async def _apply(context: Governance, actor: str, document: dict[str, Any], reason: str) -> None:
+    await apply_site(context, actor, completed(context, document), reason, number(context))

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from edge_agent.__main__ import NotApproved, _decommission
+from edge_agent.agent import Agent
+from edge_agent.api import accounts
+from edge_agent.api.approvals import END
+from edge_agent.api.roles import Role
+from edge_agent.api.server import application
+from edge_agent.api.two_people import approved
+from edge_agent.audit import Entry
+from edge_agent.decommission import ordered
+from edge_agent.policy.two_people import ActKind, TwoPeople
+from tests.edge_agent.api.whole import Whole, whole_gateway
+
+OPEN = "/api/v1/doors/gate/open"
+
+
+async def asked_for(whole: Whole, *kinds: ActKind) -> None:
+    site = whole.agent.site.model_copy(update={"two_people": TwoPeople(acts=frozenset(kinds), minutes=30)})
+    await whole.agent.configuration.apply(site, actor="t", reason="t", now=whole.agent.clock())
+
+
+async def actions(whole: Whole) -> list[tuple[str, str, str]]:
+    return await whole.agent.database.read(
+        lambda c: c.execute("SELECT actor, action, outcome FROM audit WHERE action LIKE 'act.%'").fetchall()
+    )
+
+
+async def held(answer: httpx.Response) -> str:
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["state"] == "waiting"
+    return answer.headers["location"]
+
+
+async def test_one_asks_another_approves_and_then_it_is_done(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    guard, admin = await whole.browser("security"), await whole.browser("admin")
+    where = await held(await guard.post(OPEN))
+    assert where == await held(await guard.post(OPEN))  # asked twice is one act
+    assert [act["asked"] for act in (await admin.get("/api/v1/approvals")).json()] == [{"door": "gate"}]
+    done = (await admin.post(f"{where}/approve")).json()
+    assert (done["state"], done["person"], done["decided_by"]) == ("done", "the-security", "the-admin")
+    assert "failed" in done["outcome"]  # it was tried: the panel of this test is not there
+    again = await admin.post(f"{where}/approve")
+    assert again.status_code == 409
+    assert [row[:2] for row in await actions(whole)][:2] == [("the-security", "act.ask"), ("the-admin", "act.approve")]
+
+
+async def test_nobody_decides_their_own_act_in_any_guise(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin = await whole.browser("admin")
+    token = (await admin.post("/api/v1/tokens", json={"name": "mine", "scopes": ["doors:open", "status:read"]})).json()
+    machine = whole.client(Authorization=f"Bearer {token['token']}")
+    where = await held(await machine.post(OPEN))
+    assert (await admin.get(where)).json()["person"] == "the-admin"
+    for client in (admin, machine):
+        refused = await client.post(f"{where}/approve")
+        assert (refused.status_code, refused.json()["code"]) == (403, "two_people")
+    assert ("the-admin", "act.approve", "denied") in await actions(whole)
+
+
+async def test_a_machine_decides_nothing_and_asks_only_for_a_person(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    where = await held(await (await whole.browser("security")).post(OPEN))
+    async with whole.client(Role.ADMIN) as machine:  # issued by nobody who has an account
+        assert (await machine.post(f"{where}/approve")).status_code == 403
+        nobody = await machine.post(OPEN)
+    assert (nobody.status_code, nobody.json()["code"]) == (403, "nobody")
+
+
+async def test_an_account_made_by_the_asker_is_no_second_person(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin = await whole.browser("admin")
+    body = {"name": "puppet", "role": "admin", "password": "a sentence they know too"}
+    assert (await admin.post("/api/v1/accounts", json=body)).status_code == 201
+    signed_in = await whole.client().post("/api/v1/session", json={"name": "puppet", "password": body["password"]})
+    puppet = whole.client(**{"X-CSRF-Token": signed_in.json()["csrf"]})
+    puppet.cookies = signed_in.cookies
+    where = await held(await admin.post(OPEN))
+    assert (await puppet.post(f"{where}/approve")).status_code == 403
+    own = {"current": body["password"], "new": "nobody else knows this one"}
+    assert (await puppet.put("/api/v1/session/me/password", json=own)).status_code == 204
+    assert (await puppet.post(f"{where}/approve")).json()["state"] == "done"
+
+
+async def test_a_provider_set_up_by_the_asker_vouches_for_no_second_person(whole: Whole) -> None:
+    """Otherwise one administrator with an identity provider of their own would be two people."""
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin = await whole.browser("admin")
+    tag = (await admin.get("/api/v1/config/sign_in")).headers["etag"]
+    mine = {"oidc": {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}}}
+    assert (await admin.put("/api/v1/config/sign_in", json=mine, headers={"If-Match": tag})).status_code == 200
+    await whole.agent.database.write(
+        lambda c: c.execute("UPDATE accounts SET identity = 'https://mine.example 1' WHERE name = 'the-second-admin'")
+    )
+    where = await held(await admin.post(OPEN))
+    refused = await (await whole.browser("second-admin")).post(f"{where}/approve")
+    assert "identity provider" in refused.json()["detail"]
+    guard = await whole.browser("security")  # a third person, who does not come from there
+    assert (await guard.post(f"{where}/approve")).json()["state"] == "done"
+
+
+async def test_what_nobody_decided_in_time_falls_away(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    guard, admin = await whole.browser("security"), await whole.browser("admin")
+    where = await held(await guard.post(OPEN))
+    later = whole.agent.clock() + timedelta(minutes=31)
+    monkeypatch.setattr(whole.app.state.gateway.governance, "now", lambda: later)
+    assert (await admin.post(f"{where}/approve")).status_code == 409
+    assert [act["state"] for act in (await admin.get("/api/v1/approvals")).json()] == ["expired"]
+    assert ("agent", "act.expire", "ok") in await actions(whole)
+
+
+async def test_who_asked_takes_it_back_and_others_refuse(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    guard, admin = await whole.browser("security"), await whole.browser("admin")
+    for who in (guard, admin):
+        where = await held(await guard.post(OPEN))
+        assert (await who.post(f"{where}/refuse")).json()["state"] == "refused"
+        assert (await admin.post(f"{where}/approve")).status_code == 409
+
+
+async def test_an_approval_lapses_with_the_right_to_ask(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    where = await held(await (await whole.browser("security")).post(OPEN))
+    await whole.agent.database.write(lambda c: accounts.set_disabled(c, "the-security", disabled=True))
+    assert (await (await whole.browser("admin")).post(f"{where}/approve")).status_code == 409
+
+
+async def test_an_export_is_given_once_to_who_asked_and_rests_nowhere(whole: Whole) -> None:
+    await asked_for(whole, ActKind.EXPORT)
+    officer = await whole.browser("privacy_officer")
+    await whole.agent.database.write(
+        lambda c: accounts.add(c, "deputy", role=Role.PRIVACY_OFFICER, password_hash=None, now=whole.agent.clock())
+    )
+    session = await whole.agent.database.write(
+        lambda c: accounts.open_session(
+            c, accounts.Account("deputy", Role.PRIVACY_OFFICER), address="", agent="", now=whole.agent.clock()
+        )
+    )
+    whole = Whole(whole.agent, whole.app, whole.tokens, {**whole.cookies, "deputy": session.id})
+    deputy = await whole.browser("deputy")
+    where = await held(await officer.get("/api/v1/people/p1001/export"))
+    approved = (await deputy.post(f"{where}/approve")).json()
+    assert (approved["state"], approved["outcome"]) == ("approved", "")
+    await held(await deputy.get("/api/v1/people/p1001/export"))  # leave was not given to them
+    assert (await officer.get("/api/v1/people/p1001/export")).json()["people"][0]["subject"] == "p1001"
+    await held(await officer.get("/api/v1/people/p1001/export"))  # once
+    await held(await officer.get("/api/v1/events/export"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "who", "call"),
+    [
+        (ActKind.LOCKDOWN, "admin", ("POST", "/api/v1/doors/lockdown", None)),
+        (ActKind.LOCKDOWN, "admin", ("POST", "/api/v1/doors/lockdown/lift", None)),
+        (ActKind.LOCKDOWN, "admin", ("PUT", "/api/v1/doors/gate/mode", {"mode": "lockdown"})),
+        (ActKind.DOOR_OPEN, "admin", ("PUT", "/api/v1/doors/gate/mode", {"mode": "unlocked"})),
+        (ActKind.ERASURE, "privacy_officer", ("POST", "/api/v1/people/p1001/erasures", {"verb": "delete"})),
+        (ActKind.KEY_ROTATION, "admin", ("POST", "/api/v1/keys/rotate", None)),
+        (ActKind.DECOMMISSION, "admin", ("POST", "/api/v1/decommission/permit", None)),
+        (
+            ActKind.DISCLOSURE,
+            "privacy_officer",
+            ("POST", "/api/v1/disclosures", {"subject": "p1001", "authority": "court", "reference": "12/26"}),
+        ),
+    ],
+)
+async def test_each_act_waits_where_it_is_asked_for_and_not_otherwise(
+    whole: Whole, kind: ActKind, who: str, call: tuple[str, str, Any]
+) -> None:
+    client = await whole.browser(who)
+    method, path, body = call
+    await asked_for(whole)
+    assert (await client.request(method, path, json=body)).status_code in {200, 201, 204}
+    await asked_for(whole, kind)
+    await held(await client.request(method, path, json=body))
+
+
+async def test_taking_back_a_consent_never_waits(whole: Whole) -> None:
+    await asked_for(whole, *ActKind)
+    officer = await whole.browser("privacy_officer")
+    answer = await officer.post("/api/v1/people/p1001/erasures", json={"verb": "withdraw", "modality": "face"})
+    assert answer.status_code == 201, answer.text
+
+
+async def test_no_configuration_takes_the_second_person_away(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN, ActKind.DISCLOSURE)
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+    document = await admin.get("/api/v1/config")
+    tag = {"If-Match": document.headers["etag"]}
+    weaker = document.json() | {"two_people": {"acts": [], "minutes": 30}}
+    whole_document = await admin.put("/api/v1/config", json=weaker, headers=tag)
+    section = await admin.get("/api/v1/config/two_people")
+    part = await admin.put(
+        "/api/v1/config/two_people", json=weaker["two_people"], headers={"If-Match": section.headers["etag"]}
+    )
+    back = await admin.post("/api/v1/config/versions/1/restore", headers=tag)
+    assert [answer.json()["code"] for answer in (whole_document, part, back)] == ["two_people"] * 3
+    stronger = await admin.put("/api/v1/two-people", json={"acts": [*ActKind], "minutes": 5})
+    assert stronger.status_code == 200
+    where = await held(await admin.put("/api/v1/two-people", json={"acts": ["export"], "minutes": 5}))
+    assert (await second.post(f"{where}/approve")).json()["state"] == "done"
+    assert whole.agent.site.two_people.acts == {ActKind.EXPORT}
+
+
+async def test_a_disclosure_is_for_two_people_unless_they_said_otherwise(whole: Whole) -> None:
+    assert ActKind.DISCLOSURE in whole.agent.site.two_people.acts
+    await asked_for(whole)
+    officer = await whole.browser("privacy_officer")
+    body = {"subject": "p1001", "authority": "市公安局", "reference": "调证字12号"}
+    answer = await officer.post("/api/v1/disclosures", json=body)
+    assert answer.json()["reference"] == "调证字12号"
+    assert answer.json()["people"][0]["subject"] == "p1001"
+    [row] = await whole.agent.database.read(
+        lambda c: c.execute("SELECT actor, object, details FROM audit WHERE action = 'person.disclose'").fetchall()
+    )
+    assert row[:2] == ("the-privacy_officer", "p1001")
+    assert "调证字12号" in row[2]
+
+
+async def test_every_act_has_its_own_row_in_the_chain(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    await held(await (await whole.browser("security")).post(OPEN))
+    await whole.app.state.gateway.governance.note(Entry(actor="t", action="t"))
+    assert (await whole.agent.database.read(whole.agent.audit.verify)).intact
+
+
+async def test_the_end_of_a_gateway_waits_for_its_second_person_too(tmp_path: Path) -> None:
+    async with whole_gateway(tmp_path) as whole:
+        await asked_for(whole, ActKind.DECOMMISSION)
+        where = await held(await (await whole.browser("admin")).post("/api/v1/decommission/permit"))
+        settings = whole.agent.config
+    with pytest.raises(NotApproved):
+        await _decommission(settings, "gw", leave_devices=True)
+    assert not ordered(tmp_path)
+    agent = await Agent.open(settings)
+    try:
+        again = Whole(agent, application(agent.gateway()), whole.tokens, whole.cookies)
+        second = await again.browser("second-admin")
+        assert (await second.post(f"{where}/approve")).json()["state"] == "approved"
+        assert (await (await again.browser("admin")).post("/api/v1/decommission/permit")).status_code == 204
+        assert await agent.database.read(lambda c: approved(c, END.name, now=agent.clock()))
+    finally:
+        await agent.close()

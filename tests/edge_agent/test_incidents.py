@@ -1,0 +1,159 @@
+"""An incident from its signal to its papers, over a real agent that is not running."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from edge_agent.api.roles import Role
+from edge_agent.audit import Entry
+from edge_agent.config import ModalitySwitch
+from edge_agent.delivery.event import Event
+from edge_agent.doors import Alarm, AlarmKind, raise_alarm
+from edge_agent.incident_documents import Language, Paper, paper
+from edge_agent.incidents import IncidentKind
+from edge_agent.local_client import Invitation
+from templates_store.template import Modality
+from tests.edge_agent.api.whole import PERSON, Whole, whole_gateway
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
+    async with whole_gateway(tmp_path) as made:
+        yield made
+
+
+async def with_faces(whole: Whole) -> None:
+    agent = whole.agent
+    site = agent.site.model_copy(
+        update={"modalities": {Modality.FACE: ModalitySwitch(enabled=True), Modality.IRIS: ModalitySwitch()}}
+    )
+    await agent.configuration.apply(site, actor="t", reason="t", now=agent.clock())
+    agent.biometrics._switch()
+
+
+async def tampered(whole: Whole) -> None:
+    agent, now = whole.agent, whole.agent.clock()
+    alarm = Alarm(AlarmKind.TAMPER, "panel", now, "tamper-1")
+    event = Event("tamper-1", "door.tamper", now, "panel", None, {})
+    await agent.database.write(lambda c: raise_alarm(c, alarm, event, now=now))
+
+
+async def test_a_tampered_device_opens_one_incident_however_often_it_is_looked_at(whole: Whole) -> None:
+    await whole.agent.incidents.watch()
+    assert await whole.agent.incidents.all() == []
+    await tampered(whole)
+    for _ in range(3):
+        await whole.agent.incidents.watch()
+    [found] = await whole.agent.incidents.all()
+    assert (found.kind, found.opened_by, found.note) == (IncidentKind.TAMPER, "agent", "panel")
+    told = [item.event.type for item in await whole.agent.outbox.events(type_prefix="incident")]
+    assert told == ["incident.opened"]
+    assert whole.agent.incidents.open_count == 1
+
+
+async def test_a_changed_audit_row_opens_one(whole: Whole) -> None:
+    await whole.agent.database.write(lambda c: c.execute("UPDATE audit SET actor = 'nobody' WHERE seq = 1"))
+    await whole.agent.incidents.watch()
+    [found] = await whole.agent.incidents.all()
+    assert found.kind is IncidentKind.AUDIT
+    assert "row 1" in found.note
+
+
+async def test_a_run_of_refused_sign_ins_opens_one_and_a_forgotten_password_does_not(whole: Whole) -> None:
+    governance = whole.app.state.gateway.governance
+    for count, expected in ((5, 0), (20, 1)):
+        for _ in range(count):
+            await governance.note(
+                Entry(actor="lin", action="session.refused", outcome="denied", details={"locked": True})
+            )
+        await whole.agent.incidents.watch()
+        assert len(await whole.agent.incidents.all()) == expected
+
+
+async def test_freezing_stops_every_modality_and_thawing_brings_back_what_was_on(whole: Whole) -> None:
+    await with_faces(whole)
+    incidents, store = whole.agent.incidents, whole.agent.biometrics.store
+    opened = await incidents.open(IncidentKind.LOSS, actor="lin")
+    frozen = await incidents.freeze(opened.id, actor="lin")
+    assert frozen.frozen
+    assert not store.enabled(Modality.FACE)
+    assert whole.agent.biometrics.terms().switched_on == frozenset()
+    await incidents.freeze(opened.id, actor="lin")  # again: what to bring back stays known
+    thawed = await incidents.thaw(opened.id, actor="lin")
+    assert not thawed.frozen
+    assert whole.agent.biometrics.terms().switched_on == {Modality.FACE}
+    with pytest.raises(ValueError, match="froze nothing"):
+        await incidents.thaw(opened.id, actor="lin")
+
+
+async def test_exchanging_ends_every_session_and_token_and_makes_new_keys(whole: Whole) -> None:
+    browser = await whole.browser("admin")
+    before = (await browser.get("/api/v1/keys")).json()["kek"]
+    opened = (await browser.post("/api/v1/incidents", json={"kind": "intrusion", "note": "n"})).json()
+    answer = await browser.post(f"/api/v1/incidents/{opened['id']}/exchange")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["keys_at"]
+    assert (await browser.get("/api/v1/keys")).status_code == 401
+    async with whole.client(Role.ADMIN) as machine:
+        assert (await machine.get("/api/v1/keys")).status_code == 401
+    token = Invitation.read(whole.agent.config.gateway.data_dir).token  # the command line has a new one
+    kek = (await whole.client(Authorization=f"Bearer {token}").get("/api/v1/keys")).json()["kek"]
+    assert kek not in {"", before}
+
+
+async def test_who_is_affected_is_counted_from_what_rests_here(whole: Whole) -> None:
+    agent, now = whole.agent, whole.agent.clock()
+    subject = PERSON["subject"]
+    old = Event("old", "attendance.punch", now - timedelta(days=9), "panel", "p-gone", {})
+    new = Event("new", "attendance.punch", now - timedelta(hours=1), "panel", subject, {})
+    await agent.outbox.append([old, new])
+    opened = await agent.incidents.open(IncidentKind.DISCLOSURE, actor="lin")
+    found = await agent.incidents.affected(opened.id)
+    assert found.subjects == {subject: ["card", "events", "identity"]}  # outside the span is not affected
+    assert found.classes == {"card": 1, "events": 1, "identity": 1}
+
+
+LANGUAGES: tuple[tuple[Language, str, str], ...] = (
+    ("zh", "打卡与通行记录: 1 人", "〔请填写〕"),
+    ("en", "access records: 1 people", "[to be filled in]"),
+)
+
+
+@pytest.mark.parametrize(("language", "words", "gap"), LANGUAGES)
+@pytest.mark.parametrize("kind", Paper)
+async def test_the_papers_have_the_figures_and_leave_gaps_for_what_only_people_know(
+    whole: Whole, kind: Paper, language: Language, words: str, gap: str
+) -> None:
+    agent, now = whole.agent, whole.agent.clock()
+    await agent.outbox.append([Event("e", "attendance.punch", now, "panel", PERSON["subject"], {})])
+    opened = await agent.incidents.open(IncidentKind.LOSS, actor="lin", note="U 盘", until=now + timedelta(hours=1))
+    affected = await agent.incidents.affected(opened.id)
+    text = paper(kind, opened, affected, gateway="gw", zone=ZoneInfo("Asia/Shanghai"), language=language)
+    assert words in text
+    assert opened.id in text
+    assert PERSON["name"] not in text
+    assert gap in text
+
+
+async def test_the_whole_way_through_the_api(whole: Whole) -> None:
+    await with_faces(whole)
+    async with whole.client(Role.PRIVACY_OFFICER) as officer:
+        opened = await officer.post("/api/v1/incidents", json={"kind": "loss", "note": "laptop", "freeze": True})
+        where = f"/api/v1/incidents/{opened.json()['id']}"
+        assert opened.json()["frozen"]
+        assert (await officer.get(f"{where}/affected")).json()["classes"]["identity"] == 1
+        report = await officer.get(f"{where}/report", params={"lang": "en"})
+        assert report.headers["content-type"].startswith("text/markdown")
+        assert "capture and matching of biometrics stopped" in report.text
+        assert (await officer.post(f"{where}/exchange")).status_code == 403  # keys are the administrator's
+        assert (await officer.post(f"{where}/thaw")).json()["frozen"] is False
+        assert (await officer.post(f"{where}/thaw")).status_code == 409
+        assert (await officer.post(f"{where}/close")).json()["closed_by"].startswith("token:")
+        assert (await officer.get("/api/v1/incidents/none")).status_code == 404
+    warned = await whole.client(Role.ADMIN).get("/api/v1/status")
+    assert warned.json()["warnings"] == [w for w in warned.json()["warnings"] if "incident" not in w]
