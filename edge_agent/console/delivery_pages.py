@@ -132,7 +132,7 @@ def quarantine_groups(items: Iterable[Any], zone: ZoneInfo) -> list[dict[str, An
                 "before": before,
                 "after": after,
                 "device": event.device,
-                "occurred_at": event.occurred_at.isoformat(),
+                "occurred_at": event.occurred_at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S"),
                 "data": data,
                 "reply": item.reply,
             }

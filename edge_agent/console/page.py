@@ -206,7 +206,7 @@ class Pages:
         worst = _worst(lamps)
         return {
             "lamps": [[lamp.tone, lamp.value] for lamp in lamps],
-            "worst": [worst.tone, worst.value],
+            "worst": [worst.tone, f"{worst.label} {worst.value}"],
             "counts": {key: [count or "", tone] for key, (count, tone) in self._counts().beside.items()},
         }
 

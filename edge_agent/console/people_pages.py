@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -13,7 +14,6 @@ from fastapi.responses import RedirectResponse, Response
 from device_drivers.devices import Camera, FingerprintReader
 from edge_agent.api.context import Gateway
 from edge_agent.api.privacy import receipts_of
-from edge_agent.api.rights import rights_tag
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import day, views
@@ -127,7 +127,7 @@ class PeoplePages:
             receipts=[receipt_paper(paper, views.zone_of(gateway), t, person.name) for paper in papers],
             placements=self._placements(live, placements, t),
             rights=rights,
-            rights_tag=rights_tag(rights),
+            rights_view=asdict(rights) | {"groups": list(rights.groups)},
             groups=[group.name for group in site.access.groups],
             fingers=[(n, t(*names)) for n, names in enumerate(FINGERS, 1)],
             can_write=visit.may(Scope.PEOPLE_WRITE),

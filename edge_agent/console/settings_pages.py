@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import json
 import ssl
 from datetime import datetime
@@ -52,14 +53,11 @@ class SettingsPages:
 
     async def _certificate(self, visit: Visit) -> dict[str, str] | None:
         """As a browser gets it from this very port; nothing is read from disk."""
-        server = visit.request.scope.get("server")
-        if not server or visit.request.url.scheme != "https":
-            return None
+        host, port = visit.request.scope.get("server") or ("", None)
         try:
-            pem = await asyncio.to_thread(
-                ssl.get_server_certificate, (server[0], server[1]), timeout=CERTIFICATE_TIMEOUT_S
-            )
-        except OSError:
+            ipaddress.ip_address(host)
+            pem = await asyncio.to_thread(ssl.get_server_certificate, (host, port), timeout=CERTIFICATE_TIMEOUT_S)
+        except (OSError, ValueError):
             return None
         found = x509.load_pem_x509_certificate(pem.encode())
         digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()

@@ -4,7 +4,7 @@
 //   data-mode   "merge" (the fields into what is there), "append" (one more item of a list, over data-base),
 //               "key" (an entry of a mapping, named by the field "key"), "remove"
 //   data-rows="name" data-shape="map|grants"  a list of rows that becomes one field
-import { $, $$, ask, clean, fault, raise, refused, say, t, toastAfterLoad, values } from "./console.js";
+import { $, $$, ask, clean, fault, raise, refused, say, t, toastAfterLoad, values, waits } from "./console.js";
 
 const read = async () => { const got = await ask("GET /api/v1/config"); return got?.[0].ok ? [got[1], +got[0].headers.get("etag").replaceAll('"', "")] : null; };
 const parts = path => path.split("/").filter(Boolean).map(decodeURIComponent);
@@ -69,6 +69,7 @@ async function send(form, doc, version, reason) {
   if (!answer) return;
   if (answer[0].status === 412) { const now = await read(); return now && conflict(form, version, now[1], now[0]); }
   if (!answer[0].ok) return refused(answer[1], form);
+  if (answer[0].status === 202) return waits(answer[1]);
   toastAfterLoad(answer[1].changes.length ? form.dataset.done : t("没有变化", "Nothing changed"));
   form.dataset.then ? location.href = form.dataset.then : location.reload();
 }

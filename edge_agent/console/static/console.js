@@ -87,23 +87,27 @@ export async function call(what, body, headers, form) {
   const got = await ask(what, body, headers);
   if (!got) return null;
   const [answer, data] = got;
-  if (answer.status === 202 && data.approval !== undefined) { waits(data); return null; }
+  if (answer.status === 202 && data.state === "waiting") { waits(data); return null; }
   if (answer.ok) { $("#fault").hidden = true; return data; }
   refused(data, form);
-  if (answer.status === 412 && form?.dataset.now) await differs(form, body);
   return null;
 }
-// Somebody was first: what stands there now, where it differs from what was typed. Sending again means: mine.
-async function differs(form, body) {
-  const got = await ask(`GET ${form.dataset.now}`); if (!got?.[0].ok) return;
-  const lines = Object.entries(got[1]).filter(([k, v]) => k in body && JSON.stringify(v) !== JSON.stringify(body[k])).map(([k, v]) => `${k}: ${JSON.stringify(v)}`);
-  form.dataset.etag = got[0].headers.get("etag");
-  $("#fault span").textContent = t(`现在是 ${lines.join("；") || "一样的"}。您填的还在；再保存一次就以您的为准。`, `It is now ${lines.join("; ") || "the same"}. What you typed is still here; save again to put yours in its place.`);
+// A form that names where it was read (data-now) and what stood there (data-base) is sent under the version that still
+// holds that. If somebody was first, what stands there now is shown where it differs, and sending again means: mine.
+async function unchanged(form, body) {
+  const got = await ask(`GET ${form.dataset.now}`); if (!got?.[0].ok) return got && refused(got[1], form);
+  const [answer, now] = got, base = JSON.parse(form.dataset.base), same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  const tag = answer.headers.get("etag");
+  if (Object.keys(base).every(k => same(base[k], now[k]))) return tag ? { "If-Match": tag } : {};
+  const lines = Object.keys(base).filter(k => !same(now[k], body[k])).map(k => `${k}: ${JSON.stringify(now[k])}`).join("; ");
+  form.dataset.base = JSON.stringify(Object.fromEntries(Object.keys(base).map(k => [k, now[k]])));
+  fault(t("有人先改过了", "Somebody changed it first"), t(`现在是 ${lines || "一样的"}。您填的还在；再保存一次就以您的为准。`, `It is now ${lines || "the same"}. What you typed is still here; save again to put yours in its place.`));
 }
 // An act that needs a second person has been put down and waits; nothing has happened yet.
-function waits(data) {
+export function waits({ id, expires_at }) {
   $("dialog[open]")?.close();
-  fault(t("等另一位批准", "Waits for a second person"), data.detail ?? t("已登记。另一位有此权限的人批准后才会执行。", "It is put down. It happens once another person with this right approves it."));
+  const until = new Date(expires_at).toLocaleTimeString(document.documentElement.lang);
+  fault(t("等另一位批准", "Waits for a second person"), t(`已登记为 ${id}，现在什么都没发生。另一位有此权限的人在 ${until} 前批准才会执行。`, `Put down as ${id}; nothing has happened yet. It happens once another person with this right approves it by ${until}.`));
 }
 
 export function values(form) {
@@ -123,7 +127,8 @@ export function values(form) {
   return body;
 }
 export function done(el, data) {
-  if (el.dataset.then) { if (el.dataset.done) toastAfterLoad(el.dataset.done); location.href = el.dataset.then.replace("{name}", encodeURIComponent(data.name ?? data.id ?? "")); return; }
+  const then = data.role === "security" && el.dataset.guard || el.dataset.then;
+  if (then) { if (el.dataset.done) toastAfterLoad(el.dataset.done); location.href = then.replace("{name}", encodeURIComponent(data.name ?? data.id ?? "")); return; }
   if (el.dataset.show) { const out = $(el.dataset.show); out.textContent = data.token ?? JSON.stringify(data, null, 2); out.closest("[hidden]")?.removeAttribute("hidden"); out.hidden = false; }
   if (el.dataset.report) {
     const out = $(el.dataset.report);
@@ -142,7 +147,8 @@ for (const form of $$("form[data-form]")) form.addEventListener("submit", async 
   e.preventDefault(); clean(form);
   const body = form.dataset.raw ? undefined : values(form); if (body === null) return;
   const button = e.submitter ?? $("[type=submit]", form); if (button) button.disabled = true;
-  const headers = form.dataset.etag ? { "If-Match": form.dataset.etag } : {};
+  const headers = form.dataset.now ? await unchanged(form, body) : {};
+  if (!headers) { if (button) button.disabled = false; return; }
   if (form.dataset.key) headers["Idempotency-Key"] = crypto.randomUUID();
   let what = form.dataset.form;
   for (const k of (form.dataset.path ?? "").split(" ").filter(Boolean)) { what = what.replace(`{${k}}`, encodeURIComponent(body[k])); delete body[k]; }
@@ -150,7 +156,8 @@ for (const form of $$("form[data-form]")) form.addEventListener("submit", async 
   if (button) button.disabled = false;
   if (data) { if (!form.dataset.keep) form.closest("dialog")?.close(); done(form, data); }
 });
-for (const b of $$("[data-call]")) b.addEventListener("click", async () => {
+document.addEventListener("click", async e => {
+  const b = e.target.closest("[data-call]"); if (!b) return;
   b.disabled = true;
   const headers = b.dataset.etag ? { "If-Match": b.dataset.etag } : {};
   const data = await call(b.dataset.call, b.dataset.body ? JSON.parse(b.dataset.body) : undefined, headers);

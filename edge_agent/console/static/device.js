@@ -6,6 +6,7 @@ function pairs(list, entries) {
     const dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = k; dd.textContent = v; dd.className = "wrap"; return [dt, dd];
   }));
+  $(".hint-ask", list.parentNode)?.remove();
   list.closest("[hidden]")?.removeAttribute("hidden"); list.hidden = false;
 }
 const count = (items, some = items) => items.length ? `${items.length}: ${some.slice(0, 20).join(", ")}${items.length > 20 ? " …" : ""}` : t("无", "none");

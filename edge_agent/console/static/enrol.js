@@ -73,7 +73,7 @@ $("#begin")?.addEventListener("click", async e => {
   let stream;
   try { stream = await navigator.mediaDevices.getUserMedia({ video: { width: 1280, height: 720, facingMode: "user" } }); }
   catch { tell("warn", t("浏览器没有得到摄像头", "The browser was given no camera"), t("在地址栏旁允许摄像头，或用照片、网关上的摄像头。", "Allow the camera beside the address, or use a photograph or a camera of the gateway.")); return; }
-  begin.hidden = true; $("#oval").hidden = false; $(".rec").hidden = false; video.srcObject = stream; running = true;
+  begin.hidden = true; $("#oval").removeAttribute("hidden"); $(".rec").hidden = false; video.srcObject = stream; running = true;
   tell("", t("请看着前方，保持不动", "Look ahead and hold still"));
   const canvas = document.createElement("canvas");
   while (running && !finished) {
@@ -84,7 +84,7 @@ $("#begin")?.addEventListener("click", async e => {
     if (blob && running && !finished) await offer(blob);
   }
   for (const track of stream.getTracks()) track.stop();
-  $(".rec").hidden = true; $("#oval").hidden = true; begin.hidden = false;
+  $(".rec").hidden = true; $("#oval").setAttribute("hidden", ""); begin.hidden = false;
 });
 // a camera or fingerprint sensor of the gateway: it takes samples until there are enough; the reasons are asked for meanwhile
 $("#from-sensor")?.addEventListener("click", async e => {
