@@ -53,10 +53,10 @@ class SettingsPages:
 
     async def _certificate(self, visit: Visit) -> dict[str, str] | None:
         """As a browser gets it from this very port; nothing is read from disk."""
-        host, port = visit.request.scope.get("server") or ("", None)
+        host, port = visit.request.scope.get("server") or ("", 0)
         try:
             ipaddress.ip_address(host)
-            pem = await asyncio.to_thread(ssl.get_server_certificate, (host, port), timeout=CERTIFICATE_TIMEOUT_S)
+            pem = await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)), timeout=CERTIFICATE_TIMEOUT_S)
         except (OSError, ValueError):
             return None
         found = x509.load_pem_x509_certificate(pem.encode())

@@ -37,7 +37,7 @@ def test_a_device_is_added_and_a_name_in_use_is_refused_in_words(console: Consol
         page.get_by_role("button", name="Add a device").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Protocol").select_option("zkteco")
-        dialog.get_by_label("Name").fill(name)
+        dialog.get_by_label("Name", exact=True).fill(name)
         dialog.get_by_label("Address").fill("127.0.0.1:9")
         dialog.get_by_role("button", name="Add", exact=True).click()
         if name == "side-door":
