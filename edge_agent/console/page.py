@@ -43,6 +43,7 @@ class Item:
     zh: str
     en: str
     scope: Scope
+    needs: str = ""  # the API path without which there is nothing to show
 
 
 GROUPS: tuple[tuple[str, str, tuple[Item, ...]], ...] = (
@@ -70,6 +71,8 @@ GROUPS: tuple[tuple[str, str, tuple[Item, ...]], ...] = (
         "Accountability",
         (
             Item("privacy", "/privacy", "shield", "隐私", "Privacy", Scope.PRIVACY_READ),
+            Item("approvals", "/approvals", "people", "双人批准", "Approvals", Scope.STATUS_READ, "/api/v1/approvals"),
+            Item("incidents", "/incidents", "alarm", "事件响应", "Incidents", Scope.PRIVACY_READ, "/api/v1/incidents"),
             Item("audit", "/audit", "audit", "审计", "Audit", Scope.AUDIT_READ),
         ),
     ),
@@ -162,7 +165,11 @@ class Pages:
         self._lamps = lamps
         self._counts = counts
         self._look = look  # reads what lamps and counts show from the database
+        self.offers: frozenset[str] = frozenset()  # paths of the API: a page is there where its noun is
         self._environment = environment()
+
+    def shows(self, item: Item, caller: Caller) -> bool:
+        return caller.may(item.scope) and (not item.needs or item.needs in self.offers)
 
     def language(self, request: Request) -> str:
         chosen = request.query_params.get("lang") or request.cookies.get(LANGUAGE_COOKIE, "")
@@ -232,7 +239,7 @@ class Pages:
             }
 
         visible = [
-            (t(zh, en), [entry(item) for item in items if caller and caller.may(item.scope)])
+            (t(zh, en), [entry(item) for item in items if caller and self.shows(item, caller)])
             for zh, en, items in GROUPS
         ]
         flat = {item["key"]: item for _, items in visible for item in items}

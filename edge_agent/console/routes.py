@@ -55,6 +55,7 @@ class ConsoleRoutes:
 
     def mount(self, app: FastAPI) -> None:
         gateway = self._gateway
+        self._pages.offers = frozenset(app.openapi()["paths"])
         doors, devices, people = DoorPages(gateway), DevicePages(gateway), PeoplePages(gateway)
         events, delivery, privacy = EventPages(gateway), DeliveryPages(gateway), PrivacyPages(gateway)
         settings, system = SettingsPages(gateway), SystemPages(gateway)
@@ -77,6 +78,8 @@ class ConsoleRoutes:
             "/privacy": (Scope.PRIVACY_READ, privacy.privacy),
             "/privacy/receipts": (Scope.PRIVACY_READ, privacy.receipts),
             "/privacy/receipts/{receipt}": (Scope.PRIVACY_READ, privacy.receipt),
+            "/approvals": (Scope.STATUS_READ, self.approvals),
+            "/incidents": (Scope.PRIVACY_READ, self.incidents),
             "/settings": (Scope.CONFIG_READ, settings.settings),
             "/settings/accounts": (Scope.ACCOUNTS_WRITE, settings.accounts),
             "/settings/configuration": (Scope.CONFIG_READ, settings.configuration),
@@ -139,7 +142,8 @@ class ConsoleRoutes:
         ]
         if self._database.ballast.short:
             lines[0] = {"tone": "bad", "text": t("磁盘空间不足", "The disk is short of room")}
-        return self._pages.render(request, "login.html", None, health=lines)
+        sign_on = "/api/v1/session/ways" in self._pages.offers
+        return self._pages.render(request, "login.html", None, health=lines, sign_on=sign_on)
 
     async def setup(self, request: Request) -> Response:
         if await self._database.read(accounts.listing):
@@ -148,6 +152,18 @@ class ConsoleRoutes:
 
     async def elsewhere(self, visit: Visit) -> Response:
         return visit.missing(visit.t("这里没有页面", "There is no such page"))
+
+    async def approvals(self, visit: Visit) -> Response:
+        """What waits for a second person; the list is the caller's own and comes from the API."""
+        return self._listed(visit, "approvals")
+
+    async def incidents(self, visit: Visit) -> Response:
+        return self._listed(visit, "incidents")
+
+    def _listed(self, visit: Visit, noun: str) -> Response:
+        if f"/api/v1/{noun}" not in self._pages.offers:
+            return visit.missing(visit.t("这里没有页面", "There is no such page"))
+        return visit.render(f"{noun}.html", cur=noun, can_write=visit.may(Scope.PRIVACY_WRITE))
 
     async def overview(self, visit: Visit) -> HTMLResponse:
         t, gateway = visit.t, self._gateway
