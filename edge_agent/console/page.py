@@ -254,6 +254,7 @@ class Pages:
             worst=_worst(lamps),
             clock=now.astimezone(zone).strftime("%H:%M:%S"),
             clock_s=int((now.astimezone(zone).replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()),
+            zone=zone.key,
             who=caller.name if caller else "",
             csrf=caller.csrf if caller else "",
             may=caller.may if caller else lambda scope: False,

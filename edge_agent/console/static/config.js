@@ -4,7 +4,7 @@
 //   data-mode   "merge" (the fields into what is there), "append" (one more item of a list, over data-base),
 //               "key" (an entry of a mapping, named by the field "key"), "remove"
 //   data-rows="name" data-shape="map|grants"  a list of rows that becomes one field
-import { $, $$, ask, clean, fault, raise, refused, say, t, toastAfterLoad, values, waits } from "./console.js";
+import { $, $$, ask, clean, fault, raise, refused, say, t, toastAfterLoad, values, waits, when } from "./console.js";
 
 const read = async () => { const got = await ask("GET /api/v1/config"); return got?.[0].ok ? [got[1], +got[0].headers.get("etag").replaceAll('"', "")] : null; };
 const parts = path => path.split("/").filter(Boolean).map(decodeURIComponent);
@@ -92,7 +92,7 @@ export function table(body, changes) {
 async function conflict(form, based, version, doc) {
   const [old, versions] = [await ask(`GET /api/v1/config/versions/${based}`), await ask("GET /api/v1/config/versions")];
   const ban = $("#conflict"), theirs = (versions?.[1] ?? []).filter(v => v.version > based);
-  $("span", ban).textContent = theirs.map(v => `${v.actor} · ${new Date(v.at).toLocaleTimeString(document.documentElement.lang)} · ${v.reason}`).join("; ");
+  $("span", ban).textContent = theirs.map(v => `${v.actor} · ${when(v.at, "toLocaleTimeString")} · ${v.reason}`).join("; ");
   table($("tbody", ban), old?.[0].ok ? differences(old[1], doc) : []);
   const mine = $("[data-mine]", ban), fresh = mine.cloneNode(true);
   mine.replaceWith(fresh);

@@ -3,6 +3,8 @@
 export const $ = (s, r = document) => r.querySelector(s), $$ = (s, r = document) => [...r.querySelectorAll(s)];
 const zh = document.documentElement.lang.startsWith("zh");
 export const t = (a, b) => zh ? a : b;
+// A moment on the site's clock, not on this computer's.
+export const when = (moment, form = "toLocaleString") => new Date(moment)[form](document.documentElement.lang, { timeZone: document.body.dataset.zone, hour12: false });
 
 $("#theme")?.addEventListener("click", () => {
   const r = document.documentElement, dark = r.dataset.theme ? r.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -106,7 +108,7 @@ async function unchanged(form, body) {
 // An act that needs a second person has been put down and waits; nothing has happened yet.
 export function waits({ id, expires_at }) {
   $("dialog[open]")?.close();
-  const until = new Date(expires_at).toLocaleTimeString(document.documentElement.lang);
+  const until = when(expires_at, "toLocaleTimeString");
   fault(t("等另一位批准", "Waits for a second person"), t(`已登记为 ${id}，现在什么都没发生。另一位有此权限的人在 ${until} 前批准才会执行。`, `Put down as ${id}; nothing has happened yet. It happens once another person with this right approves it by ${until}.`));
 }
 

@@ -1,5 +1,5 @@
 // Guided enrolment: the person's yes, then samples until there are enough. Frames go to the gateway and nowhere else.
-import { $, $$, ask, call, clean, fault, say, t } from "./console.js";
+import { $, $$, ask, call, clean, fault, say, t, when } from "./console.js";
 const form = $("#agree"), cue = $("#cue"), detail = $("#cue-d"), box = $(".cue"), video = $("#video");
 const face = form.dataset.modality === "face", checks = $$("#checks li");
 let enrolment = null, running = false, finished = false;
@@ -28,7 +28,7 @@ form.addEventListener("submit", async e => {
   if (!state) return;
   enrolment = state.enrolment;
   $("#purposes").textContent = $$("[name=purpose]:checked", form).map(c => c.closest("label").textContent.trim()).join(t("、", ", "));
-  $("#given").textContent = new Date(given).toLocaleTimeString(document.documentElement.lang);
+  $("#given").textContent = when(given, "toLocaleTimeString");
   $("#consent").hidden = true; $("#capture").hidden = false; $("#title").textContent = $("#title").dataset.capture; step("capture"); show(state);
   if (video) await list(); else tell("", t("选择指纹仪，开始采集", "Choose the sensor and begin"));
   ($("#begin") ?? $("#from-sensor"))?.focus();

@@ -1,6 +1,6 @@
 // Lists that are the caller's own: what waits for a second person, and incidents. Made from <template>, one card an item.
-import { $, ask, call, t, toastAfterLoad } from "./console.js";
-const box = $("[data-list]"), noun = box.dataset.list, at = s => s ? new Date(s).toLocaleString(document.documentElement.lang) : "—";
+import { $, ask, call, t, toastAfterLoad, when } from "./console.js";
+const box = $("[data-list]"), noun = box.dataset.list, at = s => s ? when(s) : "—";
 const STATES = { waiting: ["info", "等待批准", "Waiting"], approved: ["ok", "已批准", "Approved"], refused: ["off", "已拒绝", "Refused"], done: ["ok", "已执行", "Done"], failed: ["bad", "没有完成", "Failed"], expired: ["off", "已过期", "Expired"] };
 const ACTS = { "door.open": ["开门", "Open a door"], "door.mode": ["改门的模式", "Change a door"], "doors.lockdown": ["封锁或解除", "Lockdown or its end"], "person.erase": ["擦除", "Erase"], "person.export": ["导出本人数据", "Export somebody's data"], "person.disclose": ["提供给第三方", "Disclose to somebody else"], "keys.rotate": ["轮换主密钥", "Rotate the master key"], "events.export": ["导出事件", "Export events"], "two_people.change": ["改双人规则", "Change which acts need two"], "gateway.decommission": ["停用网关", "Decommission"] };
 const KINDS = { tamper: ["防拆", "Tamper"], intrusion: ["入侵", "Intrusion"], audit: ["审计链", "Audit chain"], loss: ["遗失", "Loss"], disclosure: ["泄露", "Disclosure"], other: ["其他", "Other"] };
