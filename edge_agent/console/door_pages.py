@@ -1,20 +1,23 @@
-"""Doors: how each stands, why, and the button that opens it."""
+"""Doors: how each stands, why, the button that opens it; and who may enter which, when."""
 
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from fastapi import Request
 from fastapi.responses import Response
 
 from edge_agent.api.context import Gateway
 from edge_agent.api.doors import DoorView, alarm_views, door_views
 from edge_agent.api.roles import Scope
+from edge_agent.audit import Entry
 from edge_agent.console import views
-from edge_agent.console.page import Pages, Text
+from edge_agent.console.page import Text, Visit, counted
 from edge_agent.console.rows import ALARMS, BLANK, DOORS
+from edge_agent.console.words import WEEKDAYS
 from edge_agent.delivery.event import Stored
-from edge_agent.policy.rules import DoorMode
+from edge_agent.policy.anti_passback import OUTSIDE, PassbackRule
+from edge_agent.policy.rules import EVERY_TIME, Door, DoorMode
 
 MODES = {
     DoorMode.CONTROLLED: ("lock", "ok", "已上锁", "Locked", "凭证件通行。", "Credentials admitted."),
@@ -28,12 +31,23 @@ MODES = {
 }  # fmt: skip
 
 
-def door_card(view: DoorView, standing: dict[str, str], last: str, t: Text) -> dict[str, Any]:
+PASSBACK = {
+    PassbackRule.OFF: ("不用", "off"),
+    PassbackRule.SOFT: ("放行并记录", "let in and noted"),
+    PassbackRule.HARD: ("拒绝", "denied"),
+    PassbackRule.TIMED: ("一段时间内拒绝", "denied for a while"),
+}
+
+
+def door_card(view: DoorView, standing: dict[str, str], last: str, zone: ZoneInfo, t: Text) -> dict[str, Any]:
     """One door as its card shows it: never the last known state as if it were true."""
     glyph, tone, zh, en, why_zh, why_en = MODES[view.mode]
     state, why, card = t(zh, en), t(why_zh, why_en), ""
+    if view.ordered_by and view.ordered_until:
+        at = view.ordered_until.astimezone(zone).strftime("%H:%M")
+        state = t(f"{state}至 {at}", f"{state} until {at}")
     if view.ordered_by:
-        why += " " + t(f"由 {view.ordered_by} 下令。", f"Ordered by {view.ordered_by}.")
+        why += t("", " ") + t(f"由 {view.ordered_by} 下令。", f"Ordered by {view.ordered_by}.")
     if view.open:
         glyph, state = "open", t("门开着", "Open")
     if not view.online:
@@ -54,6 +68,9 @@ def door_card(view: DoorView, standing: dict[str, str], last: str, t: Text) -> d
         "state": state,
         "why": why,
         "offline": not view.online,
+        "open": view.open or view.mode is DoorMode.UNLOCKED,
+        "ordered": bool(view.ordered_by),
+        "lockdown": view.mode is DoorMode.LOCKDOWN,
         "last": last,
     }
 
@@ -73,8 +90,10 @@ async def door_cards(gateway: Gateway, t: Text) -> list[dict[str, Any]]:
         if name and name not in last:
             kind = item.event.type.partition(".")[2]
             words = t(*DOORS[kind][:2]) if kind in DOORS else kind
-            last[name] = f"{shown['time']} {shown['who']} · {words} · {shown['result']}"
-    cards = [door_card(view, standing, last.get(view.name, ""), t) for view in doors]
+            who = "" if shown["who"] == "—" else f"{shown['who']} · "
+            last[name] = f"{shown['time']} {who}{words} · {shown['result']}"
+    zone = views.zone_of(gateway)
+    cards = [door_card(view, standing, last.get(view.name, ""), zone, t) for view in doors]
     return sorted(cards, key=lambda card: {"bad": 0, "warn": 1}.get(card["card"], 2))
 
 
@@ -95,36 +114,33 @@ def door_of(item: Stored, doors: list[DoorView]) -> str:
 
 
 class DoorPages:
-    def __init__(self, gateway: Gateway, pages: Pages) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._pages = pages
 
-    async def doors(self, request: Request) -> Response:
-        caller = await self._pages.caller(request, Scope.DOORS_READ)
-        if isinstance(caller, Response):
-            return caller
-        t, gateway = self._pages.text(request), self._gateway
+    async def doors(self, visit: Visit) -> Response:
+        t, gateway = visit.t, self._gateway
         cards = await door_cards(gateway, t)
-        may_open = caller.may(Scope.DOORS_OPEN)
+        may_open = visit.may(Scope.DOORS_OPEN)
         zone = views.zone_of(gateway)
         standing = await gateway.governance.database.read(lambda c: alarm_views(c, duress=may_open))
-        may_watch = caller.may(Scope.EVENTS_READ)
+        may_watch = visit.may(Scope.EVENTS_READ)
         latest = await gateway.outbox.events(limit=1, newest_first=True)
         after = latest[0].sequence if latest else 0
         newest = [item for item in await recent(gateway, 5) if item.sequence <= after] if may_watch else []
-        return self._pages.render(
-            request,
+        return visit.render(
             "doors.html",
-            caller,
             cur="doors",
             headline=headline(cards, t),
+            summary=summary(cards, t),
             doors=cards,
+            modes=_orders(t),
             alarms=[
                 {
                     "number": alarm.number,
                     "label": t(*ALARMS.get(alarm.kind, (alarm.kind, alarm.kind))),
                     "place": alarm.place,
                     "at": alarm.raised_at.astimezone(zone).strftime("%m-%d %H:%M:%S"),
+                    "cleared": alarm.cleared_at.astimezone(zone).strftime("%H:%M:%S") if alarm.cleared_at else "",
                 }
                 for alarm in standing
                 if alarm.acknowledged_at is None
@@ -134,17 +150,132 @@ class DoorPages:
             live_after=after,
             can_watch=may_watch,
             can_open=may_open,
-            can_write=caller.may(Scope.DOORS_WRITE),
+            can_write=visit.may(Scope.DOORS_WRITE),
+            can_configure=visit.may(Scope.CONFIG_READ),
         )
+
+    async def door(self, visit: Visit) -> Response:
+        """One door: its rules as a form, what happened there."""
+        t, gateway, name = visit.t, self._gateway, visit.path("name")
+        card = next((found for found in await door_cards(gateway, t) if found["name"] == name), None)
+        rules = gateway.governance.configuration.site.access
+        door = next((found for found in rules.doors if found.name == name), None)
+        if card is None or door is None:
+            return visit.missing(t(f"没有名为「{name}」的门", f"There is no door “{name}”"))
+        newest = []
+        if visit.may(Scope.EVENTS_READ):
+            doors = door_views(gateway)
+            newest = [item for item in await recent(gateway, 200) if door_of(item, doors) == name][:20]
+            entry = Entry(actor=visit.caller.name, action="events.read", object=name, details={"rows": len(newest)})
+            await gateway.governance.note(entry)
+        return visit.render(
+            "door.html",
+            cur="doors",
+            door=card,
+            config=door.model_dump(mode="json"),
+            rows=await views.shown_rows(gateway, newest, t),
+            modes=_orders(t),
+            can_open=visit.may(Scope.DOORS_OPEN),
+            can_write=visit.may(Scope.DOORS_WRITE),
+            can_configure=visit.may(Scope.CONFIG_WRITE),
+            **self._choices(t),
+        )
+
+    async def access(self, visit: Visit) -> Response:
+        """Schedules, access groups, holidays and doors: who may enter what, when."""
+        t, site = visit.t, self._gateway.governance.configuration.site
+        rules = site.access
+        used = {grants.schedule for group in rules.groups for grants in group.grants}
+        used |= {times.schedule for door in rules.doors for times in door.mode_times}
+        used |= {times.schedule for door in rules.doors for times in door.verify_times}
+        used |= {door.first_card for door in rules.doors if door.first_card}
+        kinds = sorted({*rules.calendar.holidays.values(), *rules.calendar.yearly.values()})
+        document = rules.model_dump(mode="json")
+        return visit.render(
+            "access.html",
+            cur="doors",
+            headline=t(
+                f"{len(rules.groups)} 个门禁组，{len(rules.schedules)} 个时段，{len(rules.doors)} 扇门",
+                ", ".join(
+                    counted(n, word)
+                    for n, word in (
+                        (len(rules.groups), "access group"),
+                        (len(rules.schedules), "schedule"),
+                        (len(rules.doors), "door"),
+                    )
+                ),
+            ),
+            schedules=[
+                {"name": name, "week": document["schedules"][name], "used": name in used} for name in rules.schedules
+            ],
+            kinds=kinds,
+            weekdays=[(key, t(*words)) for key, words in WEEKDAYS.items()],
+            groups=[
+                {
+                    "name": group["name"],
+                    "rows": [(door, grants["schedule"]) for grants in group["grants"] for door in grants["doors"]],
+                }
+                for group in document["groups"]
+            ],
+            calendar=document["calendar"],
+            zones=[
+                {"name": zone.name, "anti_passback": t(*PASSBACK[zone.anti_passback]), "capacity": zone.capacity}
+                for zone in rules.zones
+            ],
+            fresh=Door(name="new", device="device").model_dump(mode="json"),
+            can_configure=visit.may(Scope.CONFIG_WRITE),
+            **self._choices(t),
+        )
+
+    def _choices(self, t: Text) -> dict[str, Any]:
+        """What the fields of a door may be set to."""
+        site = self._gateway.governance.configuration.site
+        rules = site.access
+        return {
+            "resting": [
+                (mode.value, t(*MODES[mode][2:4]))
+                for mode in (DoorMode.CONTROLLED, DoorMode.OFFICE, DoorMode.UNLOCKED, DoorMode.LOCKED)
+            ],
+            "every": [(EVERY_TIME, t("任何时间", "At any time")), *((name, name) for name in rules.schedules)],
+            "places": [(OUTSIDE, t("外面", "Outside")), *((zone.name, zone.name) for zone in rules.zones)],
+            "controllers": [(device.name, device.name) for device in site.devices],
+            "door_names": [door.name for door in rules.doors],
+            "passback": [(rule.value, t(*PASSBACK[rule])) for rule in PassbackRule],
+        }
+
+
+def _orders(t: Text) -> list[tuple[str, str, str]]:
+    """(label, JSON of the order, word when done) for the menu of a door."""
+    return [
+        (t("开锁 5 分钟", "Unlock for 5 min"), '{"mode": "unlocked", "minutes": 5}', t("已开锁", "Unlocked")),
+        (t("开锁 30 分钟", "Unlock for 30 min"), '{"mode": "unlocked", "minutes": 30}', t("已开锁", "Unlocked")),
+        (t("保持开锁", "Keep unlocked"), '{"mode": "unlocked"}', t("已开锁", "Unlocked")),
+        (t("停用，谁也不能进", "Lock: nobody enters"), '{"mode": "locked"}', t("已停用", "Locked")),
+        (t("回到时段", "Back to the schedule"), '{"mode": "schedule"}', t("已回到时段", "Back to the schedule")),
+    ]
 
 
 def headline(cards: list[dict[str, Any]], t: Text) -> str:
     bad = [card for card in cards if card["card"] == "bad"]
     away = [card for card in cards if card["offline"]]
+    closed = [card for card in cards if card["lockdown"]]
     if bad:
         return t(f"{bad[0]['name']}：{bad[0]['state']}", f"{bad[0]['name']}: {bad[0]['state']}")
+    if closed:
+        return t(f"{len(closed)} 扇门已封锁", f"{counted(len(closed), 'door is', 'doors are')} in lockdown")
     if away:
-        return t(f"{len(away)} 扇门的控制器离线", f"{len(away)} doors have their controller offline")
-    return (
-        t(f"{len(cards)} 扇门一切正常", f"All {len(cards)} doors are fine") if cards else t("还没有门", "No doors yet")
-    )
+        return t(f"{len(away)} 扇门的控制器离线", f"The controller of {counted(len(away), 'door')} is offline")
+    if not cards:
+        return t("还没有门", "No doors yet")
+    if len(cards) == 1:
+        return t("门一切正常", "The door is fine")
+    return t(f"{len(cards)} 扇门一切正常", f"All {len(cards)} doors are fine")
+
+
+def summary(cards: list[dict[str, Any]], t: Text) -> str:
+    """How the doors stand, counted by state."""
+    offline = sum(card["offline"] for card in cards)
+    unlocked = sum(card["open"] and not card["offline"] for card in cards)
+    locked = len(cards) - offline - unlocked
+    parts = [(locked, "扇已上锁", "locked"), (unlocked, "扇开着", "open"), (offline, "扇状态未知", "unknown")]
+    return t("，".join(f"{n} {zh}" for n, zh, _ in parts if n), ", ".join(f"{n} {en}" for n, _, en in parts if n))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -42,6 +43,7 @@ class Item:
     zh: str
     en: str
     scope: Scope
+    needs: str = ""  # the API path without which there is nothing to show
 
 
 GROUPS: tuple[tuple[str, str, tuple[Item, ...]], ...] = (
@@ -69,6 +71,8 @@ GROUPS: tuple[tuple[str, str, tuple[Item, ...]], ...] = (
         "Accountability",
         (
             Item("privacy", "/privacy", "shield", "隐私", "Privacy", Scope.PRIVACY_READ),
+            Item("approvals", "/approvals", "people", "双人批准", "Approvals", Scope.STATUS_READ, "/api/v1/approvals"),
+            Item("incidents", "/incidents", "alarm", "事件响应", "Incidents", Scope.PRIVACY_READ, "/api/v1/incidents"),
             Item("audit", "/audit", "audit", "审计", "Audit", Scope.AUDIT_READ),
         ),
     ),
@@ -93,7 +97,13 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     made.filters["n"] = lambda number: f"{number:,}"
+    made.filters["combos"] = lambda ways: ", ".join("+".join(sorted(way)) for way in ways)
     return made
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """English has a plural: `1 door`, `2 doors`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,39 @@ class Counts:
     """Numbers beside the navigation: key -> (count, tone)."""
 
     beside: Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One signed-in person asking for one page."""
+
+    request: Request
+    caller: Caller
+    t: Text
+    pages: Pages
+
+    def may(self, scope: Scope) -> bool:
+        return self.caller.may(scope)
+
+    def query(self, name: str, limit: int = 64) -> str:
+        return self.request.query_params.get(name, "")[:limit]
+
+    def path(self, name: str) -> str:
+        return str(self.request.path_params[name])[:64]
+
+    def before(self) -> int | None:
+        """The cursor of a list that leads further back."""
+        return number(self.query("before"))
+
+    def render(self, template: str, *, cur: str, status: int = 200, **data: Any) -> HTMLResponse:
+        return self.pages.render(self.request, template, self.caller, cur=cur, status=status, **data)
+
+    def missing(self, words: str) -> HTMLResponse:
+        return self.render("missing.html", cur="", status=404, words=words)
+
+
+def number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
 class Pages:
@@ -114,7 +157,7 @@ class Pages:
         host: str,
         lamps: Callable[[Text], list[Lamp]],
         counts: Callable[[], Counts],
-        look: Callable[[], Awaitable[None]],
+        look: Callable[[], Awaitable[object]],
     ) -> None:
         self.governance = governance
         self._access = access
@@ -122,7 +165,11 @@ class Pages:
         self._lamps = lamps
         self._counts = counts
         self._look = look  # reads what lamps and counts show from the database
+        self.offers: frozenset[str] = frozenset()  # paths of the API: a page is there where its noun is
         self._environment = environment()
+
+    def shows(self, item: Item, caller: Caller) -> bool:
+        return caller.may(item.scope) and (not item.needs or item.needs in self.offers)
 
     def language(self, request: Request) -> str:
         chosen = request.query_params.get("lang") or request.cookies.get(LANGUAGE_COOKIE, "")
@@ -134,7 +181,7 @@ class Pages:
         chinese = self.language(request) == "zh"
         return lambda zh, en: zh if chinese else en
 
-    async def caller(self, request: Request, scope: Scope) -> Caller | Response:
+    async def visit(self, request: Request, scope: Scope) -> Visit | Response:
         """Who asks, if they may see this page; else where to go."""
         caller = await self._access.authenticate(request)
         if caller is None:
@@ -147,7 +194,28 @@ class Pages:
             t = self.text(request)
             words = t("您的角色不能看这一页", "Your role does not include this page")
             return self.render(request, "refused.html", caller, words=words, status=403)
-        return caller
+        return Visit(request, caller, self.text(request), self)
+
+    async def still(self, visit: Visit) -> bool:
+        """Whether the person is still signed in: a stream outlives the request that opened it."""
+        return await self._access.authenticate(visit.request) is not None
+
+    def lamps(self, t: Text) -> list[Lamp]:
+        return self._lamps(t)
+
+    def broken(self, request: Request, request_id: str) -> HTMLResponse:
+        """Storage did not answer. Rendered without a caller: who asks may not be readable either."""
+        return self.render(request, "broken.html", None, status=503, request_id=request_id)
+
+    def light(self, t: Text) -> dict[str, Any]:
+        """Lamps and counts as the live stream carries them."""
+        lamps = self._lamps(t)
+        worst = _worst(lamps)
+        return {
+            "lamps": [[lamp.tone, lamp.value] for lamp in lamps],
+            "worst": [worst.tone, f"{worst.label} {worst.value}"],
+            "counts": {key: [count or "", tone] for key, (count, tone) in self._counts().beside.items()},
+        }
 
     def render(
         self, request: Request, template: str, caller: Caller | None, *, status: int = 200, cur: str = "", **data: Any
@@ -155,9 +223,7 @@ class Pages:
         t, language = self.text(request), self.language(request)
         lamps = self._lamps(t) if caller else []
         beside = self._counts().beside if caller else {}
-        worst = next(
-            (lamp for tone in ("bad", "warn", "seal") for lamp in lamps if lamp.tone == tone), Lamp("", "", "/")
-        )
+        now = self.governance.now()
         version = self.governance.configuration.version
         zone = ZoneInfo(self.governance.configuration.site.timezone)
 
@@ -173,7 +239,7 @@ class Pages:
             }
 
         visible = [
-            (t(zh, en), [entry(item) for item in items if caller and caller.may(item.scope)])
+            (t(zh, en), [entry(item) for item in items if caller and self.shows(item, caller)])
             for zh, en, items in GROUPS
         ]
         flat = {item["key"]: item for _, items in visible for item in items}
@@ -185,8 +251,10 @@ class Pages:
             host=self._host,
             site=self.governance.configuration.site.site,
             lamps=lamps,
-            worst=worst,
-            clock=self.governance.now().astimezone(zone).strftime("%H:%M:%S"),
+            worst=_worst(lamps),
+            clock=now.astimezone(zone).strftime("%H:%M:%S"),
+            clock_s=int((now.astimezone(zone).replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()),
+            zone=zone.key,
             who=caller.name if caller else "",
             csrf=caller.csrf if caller else "",
             may=caller.may if caller else lambda scope: False,
@@ -196,9 +264,14 @@ class Pages:
             version=__version__,
             config_version=version.number if version else 0,
             cur=cur,
-            **data,
+            **{"live_after": "", **data},
         )
         response = HTMLResponse(html, status_code=status)
         if request.query_params.get("lang") == language:
             response.set_cookie(LANGUAGE_COOKIE, language, max_age=31536000, secure=True, samesite="lax")
         return response
+
+
+def _worst(lamps: list[Lamp]) -> Lamp:
+    """What a phone has room for."""
+    return next((lamp for tone in ("bad", "warn", "seal") for lamp in lamps if lamp.tone == tone), Lamp("", "", "/"))

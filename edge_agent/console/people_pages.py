@@ -1,36 +1,32 @@
-"""People, one person, enrolment, privacy: the pages that show personal data. Each visit is audited."""
+"""People, one person, enrolment: the pages that show personal data. Each visit is audited."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from datetime import UTC, datetime, timedelta
+import sqlite3
+from dataclasses import asdict
+from datetime import date, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
-from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 
 from device_drivers.devices import Camera, FingerprintReader
 from edge_agent.api.context import Gateway
-from edge_agent.api.privacy import receipts_of, request_view, requests_of
+from edge_agent.api.privacy import receipts_of
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
-from edge_agent.console import views
-from edge_agent.console.page import Pages, Text
-from edge_agent.credentials import rights_of
+from edge_agent.console import day, views
+from edge_agent.console.event_pages import day_of
+from edge_agent.console.page import Text, Visit, counted
+from edge_agent.console.privacy_pages import receipt_paper
+from edge_agent.console.words import MODALITIES, PLACED, PURPOSES
+from edge_agent.credentials import Rights, rights_of
 from edge_agent.policy.consent import terms_fault
-from edge_agent.policy.requests import Standing, Verb
 from edge_agent.roster import Person
-from templates_store.records import ConsentState, StoredConsent
-from templates_store.template import Modality, Purpose, SubjectId
+from templates_store.records import ConsentState, Placement, StoredConsent
+from templates_store.template import Modality, SubjectId
 
-MODALITIES = {
-    Modality.FACE: ("face", "人脸", "Face"),
-    Modality.FINGERPRINT: ("finger", "指纹", "Finger"),
-    Modality.VOICE: ("mic", "声纹", "Voice"),
-    Modality.IRIS: ("eye", "虹膜", "Iris"),
-}
-PURPOSES = {Purpose.ATTENDANCE: ("考勤", "Attendance"), Purpose.ACCESS: ("开门", "Doors")}
 STATES = {
     ConsentState.VALID: ("ok", "有效", "Valid"),
     ConsentState.STALE: ("warn", "待续签", "Renewal due"),
@@ -38,119 +34,157 @@ STATES = {
     ConsentState.ENDED: ("off", "已结束", "Ended"),
     ConsentState.SUPERSEDED: ("off", "已更新", "Renewed"),
 }
-VERBS = {
-    Verb.ACCESS: ("查阅与复制", "Access"),
-    Verb.CORRECT: ("更正", "Correct"),
-    Verb.DELETE: ("擦除", "Erase"),
-    Verb.WITHDRAW: ("撤回同意", "Withdraw"),
-    Verb.LEAVE: ("离职", "Leave"),
-    Verb.CANCEL: ("注销", "Cancel"),
-}
-STANDINGS = {
-    Standing.UNVERIFIED: ("off", "待核实身份", "Verify identity"),
-    Standing.OPEN: ("info", "待处理", "To do"),
-    Standing.DUE_SOON: ("warn", "即将到期", "Due soon"),
-    Standing.OVERDUE: ("bad", "已逾期", "Overdue"),
-    Standing.ANSWERED: ("ok", "已答复", "Answered"),
-}
+LIVE = {ConsentState.VALID, ConsentState.STALE}
 FINGERS = (
     ("右拇指", "Right thumb"), ("右食指", "Right index"), ("右中指", "Right middle"), ("右无名指", "Right ring"),
     ("右小指", "Right little"), ("左拇指", "Left thumb"), ("左食指", "Left index"), ("左中指", "Left middle"),
     ("左无名指", "Left ring"), ("左小指", "Left little"),
 )  # fmt: skip
-WORKING_DAYS = 15
+# What is looked at in a sample, in this order: (faults, Chinese, English).
+FACE_CHECKS = (
+    ("no_face more_than_one_face too_small", "距离", "Distance"), ("too_dark too_bright", "光线", "Light"),
+    ("blurred", "清晰", "Sharpness"), ("look_at_camera", "正对", "Facing"), ("covered", "无遮挡", "Uncovered"),
+    ("samples_disagree", "同一人", "Same person"),
+)  # fmt: skip
+FINGER_CHECKS = (
+    ("small_area", "位置", "Placement"), ("finger_too_dry", "不太干", "Not too dry"),
+    ("finger_too_wet", "不太湿", "Not too wet"), ("blurred", "清晰", "Sharpness"),
+    ("too_few_minutiae", "特征够多", "Enough detail"), ("samples_disagree", "同一指", "Same finger"),
+)  # fmt: skip
 PAGE = 100
+DAY_EVENTS = 200
+ENROLLABLE = (Modality.FACE, Modality.FINGERPRINT)
 
 
 class PeoplePages:
-    def __init__(self, gateway: Gateway, pages: Pages) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._pages = pages
 
-    async def people(self, request: Request) -> Response:
-        caller = await self._pages.caller(request, Scope.PEOPLE_READ)
-        if isinstance(caller, Response):
-            return caller
-        t, roster, database = self._pages.text(request), self._gateway.roster, self._gateway.governance.database
-        search, after = request.query_params.get("search", "")[:100], request.query_params.get("after", "")[:64]
-        found = await database.read(lambda c: roster.people(c, after=after, limit=PAGE, search=search))
-        await self._note(caller.name, "people.read", rows=len(found))
-        consents = await asyncio.to_thread(self._live_consents, [person.subject for person in found])
-        return self._pages.render(
-            request,
+    async def people(self, visit: Visit) -> Response:
+        t, people, search, following = visit.t, *await self._found(visit)
+        total = await self._gateway.governance.database.read(self._gateway.roster.count)
+        consents = await asyncio.to_thread(self._live_consents, [person.subject for person in people])
+        return visit.render(
             "people.html",
-            caller,
             cur="people",
-            people=[self._line(person, consents[person.subject], t) for person in found],
-            total=await database.read(roster.count),
+            headline=t(f"{total:,} 人", counted(total, "person", "people")) if total else t("还没有人员", "Nobody yet"),
+            people=[self._line(person, consents[person.subject], t) for person in people],
+            total=total,
             search=search,
-            next_after=found[-1].subject if len(found) == PAGE else "",
-            can_write=caller.may(Scope.PEOPLE_WRITE),
+            following=following,
+            can_write=visit.may(Scope.PEOPLE_WRITE),
+            can_enrol=visit.may(Scope.ENROL),
         )
 
-    async def person(self, request: Request) -> Response:
-        caller = await self._pages.caller(request, Scope.PEOPLE_READ)
-        if isinstance(caller, Response):
-            return caller
-        t, gateway, subject = self._pages.text(request), self._gateway, request.path_params["subject"][:64]
+    async def choose(self, visit: Visit) -> Response:
+        """The first step of an enrolment: who, and of what."""
+        t, people, search, following = visit.t, *await self._found(visit)
+        consents = await asyncio.to_thread(self._live_consents, [person.subject for person in people])
+        return visit.render(
+            "choose.html",
+            cur="people",
+            people=[self._line(person, consents[person.subject], t) for person in people],
+            search=search,
+            following=following,
+            modalities=[
+                (modality.value, *MODALITIES[modality][:1], t(*MODALITIES[modality][1:]))
+                for modality in ENROLLABLE
+                if self._enrollable(modality)
+            ],
+        )
+
+    async def _found(self, visit: Visit) -> tuple[list[Person], str, str]:
+        """A page of people, what was searched for, and the query of the next page."""
+        search, after, roster = visit.query("search", 100), visit.query("after"), self._gateway.roster
+        found = await self._gateway.governance.database.read(
+            lambda c: roster.people(c, after=after, limit=PAGE, search=search)
+        )
+        await self._note(visit, "people.read", rows=len(found))
+        following = urlencode({"search": search, "after": found[-1].subject}) if len(found) == PAGE else ""
+        return found, search, following
+
+    async def person(self, visit: Visit) -> Response:
+        t, gateway, subject = visit.t, self._gateway, visit.path("subject")
         person = await self._find(subject)
         if person is None:
-            return RedirectResponse("/people", status_code=303)
-        store = gateway.biometrics.store
+            return visit.missing(t("名单里没有这个人", "Nobody here has this number"))
+        store, site = gateway.biometrics.store, gateway.governance.configuration.site
         consents = await asyncio.to_thread(store.consents, SubjectId(subject))
         placements = await asyncio.to_thread(store.placements, SubjectId(subject))
-        live = [c for c in consents if c.state in {ConsentState.VALID, ConsentState.STALE}]
-        groups = await gateway.governance.database.read(lambda c: rights_of(c, subject).groups)
-        may_events = caller.may(Scope.EVENTS_READ)
-        newest = await gateway.outbox.events(subject=subject, limit=12, newest_first=True) if may_events else []
-        await self._note(caller.name, "person.read", subject=subject)
-        places = [(t("本机模板库，加密", "This gateway, sealed"), "AES-256-GCM")] if live else []
-        return self._pages.render(
-            request,
+        live = [c for c in consents if c.state in LIVE]
+        rights = await gateway.governance.database.read(lambda c: rights_of(c, subject))
+        await self._note(visit, "person.read", subject=subject)
+        papers = await receipts_of(gateway, subject) if visit.may(Scope.PRIVACY_READ) else []
+        return visit.render(
             "person.html",
-            caller,
             cur="people",
             person=person,
             number=person.user_ids[0][1] if person.user_ids else "",
-            notice=gateway.governance.configuration.site.privacy.notice_version,
+            notice=site.privacy.notice_version,
             modalities=[self._modality(modality, live, t) for modality in Modality],
-            rows=await views.shown_rows(gateway, newest, t),
-            receipts=await receipts_of(gateway, subject) if caller.may(Scope.PRIVACY_READ) else [],
-            placements=places + [(item.device_serial, item.state.value) for item in placements],
-            groups=groups,
-            can_write=caller.may(Scope.PEOPLE_WRITE),
-            can_enrol=caller.may(Scope.ENROL),
-            can_erase=caller.may(Scope.ERASE),
-            can_export=caller.may(Scope.EXPORT),
+            past=sorted({(MODALITIES[c.modality], STATES[c.state]) for c in consents if c.state not in LIVE}),
+            today=await self._day(visit, subject, rights),
+            receipts=[receipt_paper(paper, views.zone_of(gateway), t, person.name) for paper in papers],
+            placements=self._placements(live, placements, t),
+            rights=rights,
+            rights_view=asdict(rights) | {"groups": list(rights.groups)},
+            groups=[group.name for group in site.access.groups],
+            fingers=[(n, t(*names)) for n, names in enumerate(FINGERS, 1)],
+            can_write=visit.may(Scope.PEOPLE_WRITE),
+            can_enrol=visit.may(Scope.ENROL),
+            can_erase=visit.may(Scope.ERASE),
+            can_export=visit.may(Scope.EXPORT),
         )
 
-    async def enrol(self, request: Request) -> Response:
-        caller = await self._pages.caller(request, Scope.ENROL)
-        if isinstance(caller, Response):
-            return caller
-        t, gateway, subject = self._pages.text(request), self._gateway, request.path_params["subject"][:64]
+    async def _day(self, visit: Visit, subject: str, rights: Rights) -> dict[str, Any] | None:
+        if not visit.may(Scope.EVENTS_READ):
+            return None
+        gateway, zone, t = self._gateway, views.zone_of(self._gateway), visit.t
+        now = gateway.governance.now().astimezone(zone)
+        shown = min(day_of(visit.query("day")) or now.date(), now.date())
+        since, until = day.span(shown, zone)
+        newest = await gateway.outbox.events(
+            subject=subject, since=since, until=until, limit=DAY_EVENTS, newest_first=True
+        )
+        rules = gateway.governance.configuration.site.access
+        hours = day.open_hours(rules, rights.groups, shown)
+        in_order = sorted(newest, key=lambda item: item.event.occurred_at)
+        return {
+            "title": t("今天", "Today") if shown == now.date() else shown.isoformat(),
+            "before": _other(shown, -1),
+            "after": _other(shown, 1) if shown < now.date() else "",
+            "track": day.track(in_order, hours, zone, t),
+            "now": round((now.hour * 60 + now.minute) / 14.4, 2) if shown == now.date() else None,
+            "rows": await views.shown_rows(gateway, newest[:12], t),
+            "more": max(0, len(newest) - 12),
+            "link": urlencode({"subject": subject, "since": shown.isoformat(), "until": shown.isoformat()}),
+        }
+
+    async def enrol(self, visit: Visit) -> Response:
+        t, gateway, subject = visit.t, self._gateway, visit.path("subject")
         person = await self._find(subject)
-        wanted = request.query_params.get("modality", "face")
-        if person is None or wanted not in {Modality.FACE, Modality.FINGERPRINT}:
-            return RedirectResponse("/people", status_code=303)
+        wanted = visit.query("modality") or "face"
+        if person is None or wanted not in ENROLLABLE:
+            return RedirectResponse("/enrol", status_code=303)
         modality = Modality(wanted)
         site = gateway.governance.configuration.site
         wanted_kind: type = Camera if modality is Modality.FACE else FingerprintReader
         days = site.retention.templates_days or 0
         until = gateway.governance.now().astimezone(views.zone_of(gateway)) + timedelta(days=days)
         _, zh, en = MODALITIES[modality]
-        await self._note(caller.name, "person.read", subject=subject)
-        return self._pages.render(
-            request,
+        await self._note(visit, "person.read", subject=subject)
+        checks = FACE_CHECKS if modality is Modality.FACE else FINGER_CHECKS
+        return visit.render(
             "enrol.html",
-            caller,
             cur="people",
             person=person,
             modality=modality.value,
             label=t(zh, en.lower()),
+            usable=self._enrollable(modality),
             notice=site.privacy.notice_version,
             until=until.strftime(t("%Y 年 %m 月 %d 日", "%d %b %Y")),
             fingers=[(n, t(*names)) for n, names in enumerate(FINGERS, 1)],
+            checks=[(faults, t(zh_, en_)) for faults, zh_, en_ in checks],
             sensors=[
                 device.name
                 for device in site.devices
@@ -158,74 +192,28 @@ class PeoplePages:
             ],
         )
 
-    async def privacy(self, request: Request) -> Response:
-        caller = await self._pages.caller(request, Scope.PRIVACY_READ)
-        if isinstance(caller, Response):
-            return caller
-        t, gateway = self._pages.text(request), self._gateway
-        database, site = gateway.governance.database, gateway.governance.configuration.site
-        found = [request_view(gateway, item) for item in await database.read(requests_of)]
-        subjects = {item.subject for item in found}
-        names = await database.read(lambda c: gateway.roster.names(c, subjects))
-        overdue = sum(item.standing is Standing.OVERDUE for item in found)
-        soon = sum(item.standing is Standing.DUE_SOON for item in found)
-        counts = await asyncio.to_thread(self._consent_counts)
-        await self._note(caller.name, "privacy.read", rows=len(found))
-        days = t("%s 天", "%s days")
-        templates = site.retention.templates_days
-        return self._pages.render(
-            request,
-            "privacy.html",
-            caller,
-            cur="privacy",
-            headline=_privacy_headline(overdue, soon, t),
-            requests=[_request_row(item, names, t) for item in found],
-            modalities=[
-                {
-                    "icon": icon,
-                    "label": t(zh, en),
-                    "on": modality in site.modalities and site.modalities[modality].enabled,
-                    "attendance": counts[modality, Purpose.ATTENDANCE],
-                    "access": counts[modality, Purpose.ACCESS],
-                }
-                for modality, (icon, zh, en) in MODALITIES.items()
-            ],
-            retention=[
-                (
-                    t("生物特征模板", "Biometric templates"),
-                    days % templates if templates else t("未公布，因此不采集", "not published, so none are taken"),
-                ),
-                (t("打卡与通行记录", "Punches and entries"), days % site.retention.events_days),
-                (t("照片与视频画面", "Pictures and video"), t("不保留", "never kept")),
-                (t("审计", "Audit"), days % site.retention.audit_days),
-            ],
-            receipts=(await receipts_of(gateway, None))[:5],
-            assessment=site.privacy.impact_assessment,
-            notice=site.privacy.notice_version,
-            verbs=[(verb.value, t(*words)) for verb, words in VERBS.items()],
-            can_write=caller.may(Scope.PRIVACY_WRITE),
-        )
-
     async def _find(self, subject: str) -> Person | None:
-        roster = self._gateway.roster
-        return await self._gateway.governance.database.read(lambda c: roster.person(c, subject))
+        def read(connection: sqlite3.Connection) -> Person | None:
+            return self._gateway.roster.person(connection, subject)
 
-    async def _note(self, actor: str, action: str, *, subject: str = "", **details: Any) -> None:
-        entry = Entry(actor=actor, action=action, object=subject, details=details or None)
+        return await self._gateway.governance.database.read(read)
+
+    async def _note(self, visit: Visit, action: str, *, subject: str = "", **details: Any) -> None:
+        entry = Entry(actor=visit.caller.name, action=action, object=subject, details=details or None)
         await self._gateway.governance.note(entry)
 
     def _live_consents(self, subjects: list[str]) -> dict[str, list[StoredConsent]]:
         store = self._gateway.biometrics.store
-        return {
-            subject: [
-                c for c in store.consents(SubjectId(subject)) if c.state in {ConsentState.VALID, ConsentState.STALE}
-            ]
-            for subject in subjects
-        }
+        return {subject: [c for c in store.consents(SubjectId(subject)) if c.state in LIVE] for subject in subjects}
 
-    def _consent_counts(self) -> Counter[tuple[Modality, Purpose]]:
-        live = self._gateway.biometrics.store.expired(datetime.max.replace(tzinfo=UTC))
-        return Counter((c.modality, c.purpose) for c in live if c.state is ConsentState.VALID)
+    def _enrollable(self, modality: Modality) -> bool:
+        """Whether the enterprise's terms and this machine's engines allow an enrolment now."""
+        biometrics = self._gateway.biometrics
+        return (
+            not biometrics.sealed
+            and terms_fault(modality, biometrics.terms()) is None
+            and biometrics.identification.supports(modality)
+        )
 
     def _line(self, person: Person, live: list[StoredConsent], t: Text) -> dict[str, Any]:
         ways = [(MODALITIES[c.modality][0], t(*MODALITIES[c.modality][1:])) for c in live if _first_of(c, live)]
@@ -259,8 +247,7 @@ class PeoplePages:
             "label": t(zh, en),
             "tone": tone,
             "state": state,
-            "enrollable": terms_fault(modality, self._gateway.biometrics.terms()) is None
-            and self._gateway.biometrics.identification.supports(modality),
+            "enrollable": self._enrollable(modality),
             "consents": [
                 {
                     "purpose": t(*PURPOSES[consent.purpose]),
@@ -272,44 +259,16 @@ class PeoplePages:
             ],
         }
 
+    def _placements(self, live: list[StoredConsent], placed: list[Placement], t: Text) -> list[tuple[str, str]]:
+        names = {health.serial: name for name, health in self._gateway.fleet.health.items() if health.serial}
+        here = [(t("本机模板库", "This gateway"), t("加密，AES-256-GCM", "sealed, AES-256-GCM"))] if live else []
+        return here + [(names.get(item.device_serial, item.device_serial), t(*PLACED[item.state])) for item in placed]
+
+
+def _other(shown: date, step: int) -> str:
+    return (shown + timedelta(days=step)).isoformat()
+
 
 def _first_of(consent: StoredConsent, live: list[StoredConsent]) -> bool:
     """One icon for a modality, however many purposes."""
     return next(c for c in live if c.modality is consent.modality) is consent
-
-
-def _privacy_headline(overdue: int, soon: int, t: Text) -> str:
-    if overdue:
-        return t(f"{overdue} 份请求已逾期", f"{overdue} requests are overdue")
-    if soon:
-        return t(
-            f"没有逾期，{soon} 份请求 3 个工作日内到期", f"Nothing overdue. {soon} requests due within 3 working days."
-        )
-    return t("没有逾期的请求", "Nothing is overdue")
-
-
-def _request_row(item: Any, names: dict[str, str], t: Text) -> dict[str, Any]:
-    tone, zh, en = STANDINGS[item.standing]
-    left = item.working_days_left
-    following = ""
-    if item.standing is Standing.UNVERIFIED:
-        following = "verify"
-    elif item.standing is not Standing.ANSWERED:
-        following = "answer"
-    due = t("核实后起算", "starts once verified")
-    if item.due:
-        due = item.due.isoformat()
-        if left is not None:
-            due = t(f"{item.due} · 还剩 {left} 个工作日", f"{item.due} · {left} working days left")
-    return {
-        "id": item.request,
-        "subject": item.subject,
-        "who": names.get(item.subject, item.subject),
-        "verb": t(*VERBS[item.verb]),
-        "tone": tone,
-        "state": t(zh, en),
-        "used": None if left is None else max(0, min(WORKING_DAYS, WORKING_DAYS - left)),
-        "due": due,
-        "next": following,
-        "next_label": t("核实身份", "Verify") if following == "verify" else t("已答复", "Answered"),
-    }

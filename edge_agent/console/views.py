@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_view, pending_views
-from edge_agent.api.doors import alarm_views
+from edge_agent.api.doors import alarm_views, door_views
 from edge_agent.api.privacy import request_view, requests_of
 from edge_agent.api.roles import Scope
-from edge_agent.console.page import Counts, Lamp, Text
+from edge_agent.console.page import Counts, Lamp, Text, counted
 from edge_agent.console.rows import ALARMS, row
-from edge_agent.delivery.event import Stored, utc_text
+from edge_agent.console.words import KINDS, MODALITIES
+from edge_agent.delivery.event import Stored
 from edge_agent.delivery.outbox import Ledger
 from edge_agent.policy.requests import RightsRequest, Standing
 from edge_agent.supervise import DeviceHealth, LinkState
 
 CLOCK_LIMIT = timedelta(seconds=10)  # IEC 60839-11-1: +-10 s
-SLOTS = 96  # quarter hours of a day
-CHART_HEIGHT = 112
 
 STATES = {
     LinkState.ONLINE: ("ok", "在线", "Online"),
@@ -57,12 +57,36 @@ async def look(gateway: Gateway) -> Seen:
     return Seen(books.quarantined, alarms, standings.count(Standing.OVERDUE), standings.count(Standing.DUE_SOON))
 
 
+def digest(gateway: Gateway, seen: Seen) -> str:
+    """Changes when something a page shows has changed state; counters alone do not change it."""
+    devices = [(name, health.state, drifted(health), health.error) for name, health in gateway.fleet.health.items()]
+    upstreams = [(name, bool(delivery.failures)) for name, delivery in gateway.upstreams.health.items()]
+    doors = [(v.name, v.online, v.mode, v.open, v.ordered_by, v.ordered_until) for v in door_views(gateway)]
+    version = gateway.governance.configuration.version
+    waiting = [item.serial for item in gateway.adms.gate.pending()]
+    seal = gateway.biometrics.sealed
+    text = repr((devices, upstreams, doors, waiting, seen, seal, version.number if version else 0))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def zone_of(gateway: Gateway) -> ZoneInfo:
     return ZoneInfo(gateway.governance.configuration.site.timezone)
 
 
 def drifted(health: DeviceHealth) -> bool:
     return health.clock_offset is not None and abs(health.clock_offset) > CLOCK_LIMIT
+
+
+def lasted(time: timedelta, t: Text) -> str:
+    """A duration in its largest unit."""
+    minutes = int(time.total_seconds() // 60)
+    if minutes < 1:
+        return t("不到 1 分钟", "under 1 min")
+    if minutes < 60:
+        return t(f"{minutes} 分钟", f"{minutes} min")
+    if minutes < 48 * 60:
+        return t(f"{minutes // 60} 小时", f"{minutes // 60} h")
+    return t(f"{minutes // 1440} 天", counted(minutes // 1440, "day"))
 
 
 def device_row(gateway: Gateway, name: str, t: Text) -> dict[str, Any]:
@@ -79,21 +103,23 @@ def device_row(gateway: Gateway, name: str, t: Text) -> dict[str, Any]:
             f"Clock {abs(seconds):.0f} s {'fast' if fast else 'slow'}",
         )
     elif health and health.state is not LinkState.ONLINE and health.since:
-        minutes = int((gateway.governance.now() - health.since).total_seconds() // 60)
-        state += f" {minutes} " + t("分钟", "min") if minutes else ""
+        state += " " + lasted(gateway.governance.now() - health.since, t)
     local = view.last_event.astimezone(zone_of(gateway)) if view.last_event else None
     offset = view.clock_offset_s
     return {
         "name": name,
-        "kind": view.kind,
+        "on": view.state,
+        "kind": t(*KINDS[view.kind]),
         "tone": tone,
         "state": state,
         "address": view.address,
         "serial": view.serial,
         "error": view.error,
-        "clock": "—" if offset is None else f"{offset:+.1f} s",
+        "clock": "—" if offset is None else f"{offset:+.1f} s".replace("-", "\N{MINUS SIGN}"),
         "clock_tone": bool(health and drifted(health)),
-        "biometrics": ", ".join(view.biometrics) or t("关闭", "Off"),
+        "biometrics": t("、", ", ").join(t(*MODALITIES[m][1:]) for m in MODALITIES if m in view.biometrics)
+        or t("关闭", "Off"),
+        "biometrics_on": bool(view.biometrics),
         "last": local.strftime("%H:%M:%S") if local else "—",
     }
 
@@ -106,14 +132,18 @@ def device_rows(gateway: Gateway, t: Text) -> list[dict[str, Any]]:
 
 
 def devices_headline(rows: Iterable[dict[str, Any]], waiting: int, t: Text) -> str:
-    tones = [row["tone"] for row in rows]
-    if not tones and not waiting:
+    states = [row["on"] for row in rows]
+    if not states and not waiting:
         return t("还没有设备", "No devices yet")
-    online = sum(tone in {"ok", "warn"} for tone in tones)
+    online, off = states.count("online"), states.count("off")
+    away = len(states) - online - off
     zh, en = [f"{online} 台在线"], [f"{online} online"]
-    if len(tones) > online:
-        zh.append(f"{len(tones) - online} 台不在线")
-        en.append(f"{len(tones) - online} not online")
+    if away:
+        zh.append(f"{away} 台不在线")
+        en.append(f"{away} not online")
+    if off:
+        zh.append(f"{off} 台停用")
+        en.append(f"{off} switched off")
     if waiting:
         zh.append(f"{waiting} 台等您批准")
         en.append(f"{waiting} waiting for you")
@@ -134,7 +164,7 @@ def lamps(gateway: Gateway, seen: Seen, t: Text) -> list[Lamp]:
     ]
     if gateway.rules().doors:
         count = len(seen.alarms)
-        words = t(f"{count} 告警", f"{count} alarm{'s' * (count > 1)}") if count else t("正常", "normal")
+        words = t(f"{count} 告警", counted(count, "alarm")) if count else t("正常", "normal")
         found.append(Lamp(t("门", "Doors"), words, "/doors", "bad" if count else ""))
     deliveries = gateway.upstreams.health
     failing = [name for name, delivery in deliveries.items() if delivery.failures]
@@ -180,7 +210,8 @@ def templates(gateway: Gateway, t: Text) -> dict[str, Any]:
         words = t("四类都关闭，不采集也不比对", "all four are off: nothing is taken or matched")
         return {"tone": "off", "state": t("关闭", "Off"), "facts": [(t("生物特征", "Biometrics"), words)]}
     count = f"{biometrics.galleries.count():,}"
-    facts = [(t("已开启", "Switched on"), ", ".join(on)), (t("可比对模板", "Searchable templates"), count)]
+    words = t("、", ", ").join(t(*MODALITIES[m][1:]) for m in MODALITIES if m in on)
+    facts = [(t("已开启", "Switched on"), words), (t("可比对模板", "Searchable templates"), count)]
     if biometrics.warning:
         facts.append(
             (t("密钥", "Key"), t("密钥在本机文件里，建议用 TPM", "the key is a file on this disk; a TPM is better"))
@@ -227,71 +258,6 @@ def total(ledgers: Iterable[Ledger]) -> Ledger:
     )
 
 
-def day_slots(connection: sqlite3.Connection, start: datetime, prefix: str) -> list[int]:
-    """How many events of a type began in each quarter hour of the day that starts at `start`."""
-    end = start + timedelta(days=1)
-    slots = [0] * SLOTS
-    for text, count in connection.execute(
-        "SELECT substr(occurred_at, 1, 16), count(*) FROM events WHERE occurred_at >= ? AND occurred_at < ?"
-        " AND substr(type, 1, length(?3)) = ?3 GROUP BY 1",
-        (utc_text(start), utc_text(end), prefix),
-    ):
-        minute = (datetime.fromisoformat(text + ":00+00:00") - start).total_seconds() / 60
-        slots[min(SLOTS - 1, max(0, int(minute // 15)))] += count
-    return slots
-
-
-async def today(gateway: Gateway, t: Text) -> dict[str, Any]:
-    """The day's figures and its chart, in the coordinates of a 960 x 150 drawing."""
-    zone, now = zone_of(gateway), gateway.governance.now()
-    local = now.astimezone(zone)
-    start = local.replace(hour=0, minute=0, second=0, microsecond=0)
-
-    def read(connection: sqlite3.Connection) -> tuple[list[int], list[int], list[int], list[int], int, str | None]:
-        punches = day_slots(connection, start, "attendance.")
-        entries = day_slots(connection, start, "access.granted")
-        denied = day_slots(connection, start, "access.denied")
-        before = day_slots(connection, start - timedelta(days=7), "attendance.")
-        unknown, first = connection.execute(
-            "SELECT coalesce(sum(subject IS NULL), 0), min(occurred_at) FROM events"
-            " WHERE type = 'attendance.punch' AND occurred_at >= ?",
-            (utc_text(start),),
-        ).fetchone()
-        return punches, entries, denied, before, unknown, first
-
-    punches, entries, denied, before, unknown, first = await gateway.governance.database.read(read)
-    peak = max(*punches, *before, 1)
-    scale = (CHART_HEIGHT - 8) / peak
-    bars = [
-        (n * 10 + 1, round(120 - count * scale, 1), round(count * scale, 1)) for n, count in enumerate(punches) if count
-    ]
-    usual = ""
-    if any(before):
-        usual = "M" + " L".join(f"{n * 10} {120 - count * scale:.1f} h10" for n, count in enumerate(before))
-    minutes = (local - start).total_seconds() / 60
-    busiest = max(range(SLOTS), key=punches.__getitem__)
-    at = f"{busiest // 4:02}:{busiest % 4 * 15:02}"
-    return {
-        "kpi": [
-            (t("打卡", "Punches"), "punches", sum(punches)),
-            (t("通行", "Entries"), "entries", sum(entries)),
-            (t("拒绝", "Denied"), "denied", sum(denied)),
-            (t("未识别", "Unknown"), "unknown", unknown),
-        ],
-        "first": datetime.fromisoformat(first).astimezone(zone).strftime("%H:%M") if first else "",
-        "chart": {
-            "bars": bars,
-            "denied": [n * 10 + 1 for n, count in enumerate(denied) if count],
-            "usual": usual,
-            "now": round(minutes / 1.5, 1),
-            "label": t(
-                f"今日打卡柱状图，峰值 {at}，{punches[busiest]} 次",
-                f"Bar chart of today; the peak is {punches[busiest]} at {at}",
-            ),
-        },
-    }
-
-
 def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], bool]) -> list[dict[str, str]]:
     """What needs somebody, worst first, as far as their role may know."""
     quarantined = seen.quarantined
@@ -314,7 +280,7 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], b
                     "icon": "device",
                     "title": t(f"{name}：需要人处理", f"{name} needs a person"),
                     "detail": health.error,
-                    "href": "/devices",
+                    "href": f"/devices/{quote(name)}",
                     "action": t("查看", "Look"),
                 }
             )
@@ -325,7 +291,7 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], b
                     "icon": "unplug",
                     "title": t(f"{name}：连不上", f"{name} cannot be reached"),
                     "detail": health.error,
-                    "href": "/devices",
+                    "href": f"/devices/{quote(name)}",
                     "action": t("查看", "Look"),
                 }
             )
@@ -358,11 +324,14 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], b
             {
                 "tone": "bad" if seen.overdue else "warn",
                 "icon": "shield",
-                "title": t(f"{seen.overdue} 份个人信息请求已逾期", f"{seen.overdue} requests of people are overdue")
+                "title": t(
+                    f"{seen.overdue} 份个人信息请求已逾期",
+                    f"{counted(seen.overdue, 'privacy request is', 'privacy requests are')} overdue",
+                )
                 if seen.overdue
                 else t(
                     f"{seen.due_soon} 份个人信息请求将在 3 个工作日内到期",
-                    f"{seen.due_soon} requests of people are due within 3 working days",
+                    f"{counted(seen.due_soon, 'privacy request is', 'privacy requests are')} due within 3 working days",
                 ),
                 "detail": t("自核实身份起 15 个工作日内答复", "to be answered 15 working days after verification"),
                 "href": "/privacy",
@@ -374,7 +343,10 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], b
             {
                 "tone": "warn",
                 "icon": "box",
-                "title": t(f"{quarantined} 条记录被上游拒收", f"{quarantined} records were refused upstream"),
+                "title": t(
+                    f"{quarantined:,} 条记录被上游拒收",
+                    f"{counted(quarantined, 'record was', 'records were')} refused upstream",
+                ),
                 "detail": t("原样保存，等您放行或丢弃", "kept as they are until you release or discard them"),
                 "href": "/quarantine",
                 "action": t("处理", "Handle"),
@@ -383,36 +355,16 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], b
     return found
 
 
+def date_line(local: datetime, t: Text) -> str:
+    """A date in words."""
+    return t(
+        f"{local.year} 年 {local.month} 月 {local.day} 日 星期{'一二三四五六日'[local.weekday()]}",
+        f"{local:%A}, {local.day} {local:%B %Y}",
+    )
+
+
 def headline(count: int, t: Text) -> str:
     if count:
         english = "1 thing needs you" if count == 1 else f"{count} things need you"
-        return t(f"{count} 件事等您处理，其余一切正常", f"{english}. Everything else is fine.")
-    return t("一切正常", "Everything is fine.")
-
-
-def quarantine_groups(items: Iterable[Any], zone: ZoneInfo) -> list[dict[str, Any]]:
-    """By upstream and reason; each with the calls that judge it."""
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
-    for item in items:
-        group = groups.setdefault(
-            (item.sink, item.reason), {"upstream": item.sink, "reason": item.reason, "items": [], "sequences": []}
-        )
-        event = item.stored.event
-        group.setdefault("first", item.at.astimezone(zone).strftime("%m-%d %H:%M:%S"))
-        group["sequences"].append(item.stored.sequence)
-        group["items"].append(
-            {
-                "sequence": item.stored.sequence,
-                "type": event.type,
-                "device": event.device,
-                "occurred_at": event.occurred_at.isoformat(),
-                "data": json.dumps(dict(event.data), ensure_ascii=False, indent=1),
-                "reply": item.reply,
-            }
-        )
-    for group in groups.values():
-        for action in ("release", "discard"):
-            group[action] = json.dumps(
-                {"upstream": group["upstream"], "action": action, "sequences": group["sequences"][:1000]}
-            )
-    return list(groups.values())
+        return t(f"{count} 件事等您处理，其余一切正常", f"{english}. Everything else is fine")
+    return t("一切正常", "Everything is fine")

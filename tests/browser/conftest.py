@@ -1,4 +1,4 @@
-"""One gateway and one headless Chromium for all tests of the console."""
+"""One gateway and one headless Chromium for all tests of the console that a worker runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import cv2
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
@@ -15,10 +17,12 @@ from tests.shared_data import SHARED
 
 CHROMIUM = Path("/usr/bin/chromium")
 FACES = SHARED / "faces" / "lfw"
+CAMERA_SHOWS = FACES / "Akhmed_Zakayev"
 NAME, PASSWORD = "linlan", "correct horse battery staple"
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--no-first-run",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
 ]  # fmt: skip
 
 
@@ -40,6 +44,7 @@ class Console:
             ignore_https_errors=True,  # the gateway's own certificate authority is not in the browser
             locale="zh-CN" if language == "zh" else "en-GB",
             viewport={"width": width, "height": 900},
+            reduced_motion="reduce",
             storage_state=self._state if signed_in else None,  # type: ignore[arg-type]
         )
         context.set_default_timeout(15_000)
@@ -65,6 +70,11 @@ class Console:
         page.on("console", lambda m: self.faults.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
         page.on("request", lambda r: request(r.url))
+
+    def expected(self, words: str) -> None:
+        """A refusal that the test asked for: the browser writes it to its console."""
+        assert any(words in fault for fault in self.faults)
+        self.faults[:] = [fault for fault in self.faults if words not in fault]
 
     def claim(self) -> Page:
         """The first visit: the one-time token makes the administrator."""
@@ -96,15 +106,21 @@ class Console:
         self._contexts.clear()
 
 
-@pytest.fixture(scope="module")
-def console_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+@pytest.fixture(scope="session")
+def console_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     if not CHROMIUM.exists():
         pytest.skip(f"needs a browser at {CHROMIUM}, which is not on this machine")
-    gateway = BrowserGateway(tmp_path_factory.mktemp("gateway"), FACES if FACES.is_dir() else None)
+    folder = tmp_path_factory.mktemp("gateway")
+    arguments = list(ARGUMENTS)
+    if CAMERA_SHOWS.is_dir():
+        film = folder / "camera.mjpeg"
+        film.write_bytes(_film(sorted(CAMERA_SHOWS.glob("*.jpg"))))
+        arguments.append(f"--use-file-for-fake-video-capture={film}")
+    gateway = BrowserGateway(folder, FACES if FACES.is_dir() else None)
     gateway.open()
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
             try:
                 yield Console(gateway, browser)
             finally:
@@ -113,10 +129,21 @@ def console_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cons
         gateway.close()
 
 
+def _film(photos: list[Path]) -> bytes:
+    """Motion JPEG for the browser's camera: each photograph for a second, in the middle of a grey frame."""
+    frames = []
+    for photo in photos:
+        picture = cv2.resize(np.asarray(cv2.imread(str(photo))), (480, 480))
+        frame = np.full((480, 640, 3), 128, np.uint8)
+        frame[:, 80:560] = picture
+        frames += [cv2.imencode(".jpg", frame)[1].tobytes()] * 20
+    return b"".join(frames)
+
+
 @pytest.fixture
-def console(console_of_module: Console) -> Iterator[Console]:
+def console(console_of_worker: Console) -> Iterator[Console]:
     """A clean table before each test; whatever its pages did wrong fails it."""
-    console_of_module.faults.clear()
-    yield console_of_module
-    console_of_module.close_pages()
-    assert not console_of_module.faults
+    console_of_worker.faults.clear()
+    yield console_of_worker
+    console_of_worker.close_pages()
+    assert not console_of_worker.faults

@@ -87,3 +87,36 @@ class BrowserGateway:
             self.site.terminals["lobby-tcp"].swipe(str(number), verify=1, state=0)
 
         self.call(swipe())
+
+    def force(self, door: int) -> None:
+        """Somebody breaks a door open."""
+
+        async def work() -> None:
+            self.site.doors.controller.forced(door)
+
+        self.call(work())
+
+    def shut(self, door: int) -> None:
+        async def work() -> None:
+            self.site.doors.controller.door_contact(door, is_open=False)
+
+        self.call(work())
+
+    def change(self, section: str, values: dict[str, Any]) -> None:
+        """Another administrator changes one section of the configuration."""
+
+        async def work() -> None:
+            site = self.agent.site
+            part = getattr(site, section).model_copy(update=values)
+            await self.agent.configuration.apply(
+                site.model_copy(update={section: part}), actor="zhaomin", reason="longer", now=utc_now()
+            )
+
+        self.call(work())
+
+    def stand(self, photo: Path) -> None:
+        """Put somebody before the gateway's own camera."""
+        camera = self._folder / "camera"
+        for old in camera.iterdir():
+            old.unlink()
+        (camera / "now.jpg").symlink_to(photo.resolve())

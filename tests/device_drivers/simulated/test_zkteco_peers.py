@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +19,7 @@ from zk.exception import ZKErrorResponse
 from zk.finger import Finger
 
 from device_drivers.simulated.zkteco import Memory, Quirks, SimulatedZkTerminal
+from tests.npm_peers import npm_peers
 
 # pyzk leaves sockets to the garbage collector.
 pytestmark = [
@@ -30,7 +28,6 @@ pytestmark = [
 ]
 
 START = datetime(2026, 3, 2, 8, 0, 0)
-PEERS = Path(__file__).resolve().parents[2] / "peers"
 
 
 @pytest.fixture(autouse=True)
@@ -152,19 +149,7 @@ async def test_pyzk_hears_live_punches(live_size: int) -> None:
 
 @pytest.fixture(scope="session")
 def node_peers() -> Path:
-    """The npm clients, installed once from the lock file; skips, saying why, where that is not possible."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("needs npm and node to run node-zklib and zkteco-js")
-    with (Path(tempfile.gettempdir()) / "edge-agent-test-peers.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        installed = PEERS / "node_modules" / ".package-lock.json"
-        if not installed.exists() or installed.stat().st_mtime < (PEERS / "package-lock.json").stat().st_mtime:
-            command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            done = subprocess.run(command, cwd=PEERS, capture_output=True, text=True, timeout=90, check=False)
-            if done.returncode:
-                pytest.skip(f"npm could not install node-zklib and zkteco-js: {done.stderr.strip()[-200:]}")
-    return PEERS / "read_terminal.js"
+    return npm_peers() / "read_terminal.js"
 
 
 async def read_with(script: Path, library: str, transport: str, terminal: SimulatedZkTerminal) -> dict[str, Any]:

@@ -19,12 +19,15 @@ PUBLIC = {
     "/api/v1/session/oidc/callback",
 }  # fmt: skip
 PAGES = {
-    "/": Scope.STATUS_READ, "/more": Scope.STATUS_READ, "/health": Scope.STATUS_READ, "/live": Scope.EVENTS_READ,
-    "/devices": Scope.DEVICES_READ, "/doors": Scope.DOORS_READ, "/people": Scope.PEOPLE_READ,
+    "/": Scope.STATUS_READ, "/more": Scope.STATUS_READ, "/health": Scope.STATUS_READ, "/live": Scope.STATUS_READ,
+    "/devices": Scope.DEVICES_READ, "/devices/panel": Scope.DEVICES_READ, "/doors": Scope.DOORS_READ,
+    "/doors/gate": Scope.DOORS_READ, "/people": Scope.PEOPLE_READ,
     "/people/p1001": Scope.PEOPLE_READ, "/privacy": Scope.PRIVACY_READ, "/events": Scope.EVENTS_READ,
     "/upstreams": Scope.UPSTREAMS_READ, "/quarantine": Scope.UPSTREAMS_READ, "/audit": Scope.AUDIT_READ,
     "/account": Scope.STATUS_READ,
-    "/settings": Scope.CONFIG_READ, "/people/p1001/enrol": Scope.ENROL,
+    "/settings": Scope.CONFIG_READ, "/people/p1001/enrol": Scope.ENROL, "/enrol": Scope.ENROL,
+    "/access": Scope.CONFIG_READ, "/privacy/receipts": Scope.PRIVACY_READ, "/settings/accounts": Scope.ACCOUNTS_WRITE,
+    "/settings/configuration": Scope.CONFIG_READ, "/settings/configuration/1": Scope.CONFIG_READ,
 }  # fmt: skip
 SNAPSHOT = Path(__file__).with_name("routes.txt")
 

@@ -1,0 +1,97 @@
+"""Sentences about now: numbers with the right plural, durations, deadlines, receipts in local time."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+import edge_agent.console
+from device_drivers.catalog import DRIVERS
+from edge_agent.api.privacy import LocationView, ReceiptView
+from edge_agent.api.roles import Role
+from edge_agent.console import views, words
+from edge_agent.console.door_pages import headline, summary
+from edge_agent.console.page import counted
+from edge_agent.console.privacy_pages import receipt_paper
+from templates_store.template import Modality
+
+
+def english(_zh: str, en: str) -> str:
+    return en
+
+
+def chinese(zh: str, _en: str) -> str:
+    return zh
+
+
+def test_english_counts_one_apart() -> None:
+    assert [counted(n, "door") for n in (0, 1, 2, 1200)] == ["0 doors", "1 door", "2 doors", "1,200 doors"]
+    assert counted(2, "request is", "requests are") == "2 requests are"
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (timedelta(seconds=20), "under 1 min"),
+        (timedelta(minutes=12), "12 min"),
+        (timedelta(hours=47), "47 h"),
+        (timedelta(days=3), "3 days"),
+    ],
+)
+def test_a_duration_is_said_in_its_largest_unit(time: timedelta, said: str) -> None:
+    assert views.lasted(time, english) == said
+
+
+def card(**changes: object) -> dict[str, object]:
+    return {"name": "gate", "card": "", "state": "Locked", "offline": False, "open": False, "lockdown": False} | changes
+
+
+@pytest.mark.parametrize(
+    ("cards", "title", "counts"),
+    [
+        ([], "No doors yet", ""),
+        ([card()], "The door is fine", "1 locked"),
+        ([card(), card()], "All 2 doors are fine", "2 locked"),
+        ([card(), card(offline=True, card="warn")], "The controller of 1 door is offline", "1 locked, 1 unknown"),
+        ([card(card="bad", state="Held open", open=True)], "gate: Held open", "1 open"),
+        ([card(lockdown=True), card(lockdown=True)], "2 doors are in lockdown", "2 locked"),
+    ],
+)
+def test_the_title_of_the_doors_is_the_answer(cards: list[dict[str, object]], title: str, counts: str) -> None:
+    assert headline(cards, english) == title
+    assert summary(cards, english) == counts
+
+
+def test_a_receipt_names_places_in_words_and_times_on_the_sites_clock() -> None:
+    at = datetime(2026, 11, 24, 14, 20, 3, tzinfo=UTC)
+    view = ReceiptView(
+        receipt="r1", subject="p1", modality=Modality.FACE, purpose=None, reason="withdraw", actor="linlan",
+        requested_at=at, revision=2, closed=False, signature="ab", public_key="cd",
+        locations=[
+            LocationView(location="templates.db", outcome="gone", at=at),
+            LocationView(location="lobby", outcome="pending", at=at),
+        ],
+    )  # fmt: skip
+    paper = receipt_paper(view, ZoneInfo("Asia/Shanghai"), chinese, "徐蕾")
+    assert [(place["label"], place["outcome"]) for place in paper["places"]] == [
+        ("本机模板库：密钥已销毁", "22:20:03"),
+        ("lobby", "会重试"),
+    ]
+    assert ("提出", "2026-11-24 22:20:03") in paper["facts"]
+
+
+def test_every_kind_role_and_modality_has_its_words() -> None:
+    assert set(words.KINDS) == set(DRIVERS)
+    assert set(words.ROLES) == set(Role)
+    assert set(words.MODALITIES) == set(Modality)
+
+
+def test_chinese_has_no_exclamation_and_no_please_on_a_button() -> None:
+    for template in (Path(edge_agent.console.__file__).parent / "templates").glob("*.html"):
+        text = template.read_text("utf-8")
+        assert "！" not in text, template
+        assert not re.search(r"<button[^>]*>[^<]*请(?!求)", text), template
