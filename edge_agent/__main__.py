@@ -18,8 +18,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from edge_agent import __version__, commands, logs, oversight_commands
-from edge_agent.commands import DEFAULT_CONFIG, ConfigOption, FolderOption, Json, data_folder, err, out, print_json
+from edge_agent import __version__, logs
+from edge_agent.command_line import commands, oversight_commands
+from edge_agent.command_line.commands import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    FolderOption,
+    Json,
+    data_folder,
+    err,
+    out,
+    print_json,
+)
 from edge_agent.config import AgentConfig, ConfigError, load
 from edge_agent.database import Database, StorageError, utc_now
 from edge_agent.identity_keys import BadKeyFile
@@ -222,7 +232,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """恢复备份（代理须停止） · put an archive back while the agent is stopped"""
-    from edge_agent.biometrics import provider_of
+    from edge_agent.biometrics.in_use import provider_of
     from templates_store.anchor import FileAnchor
     from templates_store.backup import restore as restore_archive
     from templates_store.errors import StoreError
@@ -323,7 +333,7 @@ def identify_command(
     as_json: Json = False,
 ) -> None:
     """在桌面上试一次：照片里是谁，不保存任何模板 · bench-top: who is on a photograph; nothing is kept"""
-    from edge_agent.bench_top import enrol_folder, identify_image
+    from edge_agent.command_line.bench_top import enrol_folder, identify_image
     from edge_agent.matching.calibration import shipped_calibration
     from edge_agent.matching.face_engine import engine as face_engine
     from edge_agent.matching.images import BadImage
@@ -355,7 +365,7 @@ def enrol_folder_command(
     as_json: Json = False,
 ) -> None:
     """在桌面上试录入：谁会被拒、为什么，不保存任何模板 · bench-top: who would be refused and why; nothing is kept"""
-    from edge_agent.bench_top import enrol_folder
+    from edge_agent.command_line.bench_top import enrol_folder
     from edge_agent.matching.calibration import shipped_calibration
     from edge_agent.matching.face_engine import engine as face_engine
     from templates_store.gallery.vectors import VectorGallery

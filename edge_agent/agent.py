@@ -30,38 +30,38 @@ from edge_agent.api.certificate import ServerCertificate, describe, tls_context
 from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.roles import Scope
 from edge_agent.api.server import serve
-from edge_agent.arming import Arming
 from edge_agent.attendance import Attendance, Source
-from edge_agent.biometrics import Biometrics
-from edge_agent.command_journal import DatabaseJournal
-from edge_agent.conclusion import Conclusion
+from edge_agent.biometrics.in_use import Biometrics
+from edge_agent.biometrics.pushed_pictures import PushedPictures
+from edge_agent.biometrics.sensing import Sensing
+from edge_agent.command_line.local_client import Invitation
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
 from edge_agent.configuration import Configuration
-from edge_agent.credentials import Credentials
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.outbox import Event, Outbox
 from edge_agent.delivery.upstreams import Upstreams
-from edge_agent.device_templates import DeviceTemplates
-from edge_agent.doors import Doors
+from edge_agent.devices.command_journal import DatabaseJournal
+from edge_agent.devices.device_templates import DeviceTemplates
+from edge_agent.devices.fleet import Fleet
+from edge_agent.devices.log_clearing import LogClearing
+from edge_agent.devices.reader_keys import ReaderKeys
+from edge_agent.devices.sync import Sync
+from edge_agent.devices.sync_runs import KEEP_PEOPLE, SyncRuns, numbers_told, pins_told
+from edge_agent.devices.sync_wanted import Desired
+from edge_agent.doors.arming import Arming
+from edge_agent.doors.conclusion import Conclusion
+from edge_agent.doors.control import Doors
+from edge_agent.doors.presence import Presence
 from edge_agent.enrolment import Enrolment
 from edge_agent.entry import Entry
 from edge_agent.erasure import Erasure
-from edge_agent.fleet import Fleet
 from edge_agent.identity_keys import IdentityKeys
 from edge_agent.incidents import Incidents
-from edge_agent.local_client import Invitation
-from edge_agent.log_clearing import LogClearing
+from edge_agent.people.credentials import Credentials
+from edge_agent.people.roster import Roster
+from edge_agent.people.sealed_numbers import SealedNumbers
 from edge_agent.policy.retention import Periods
 from edge_agent.policy.rules import Rules
-from edge_agent.presence import Presence
-from edge_agent.pushed_pictures import PushedPictures
-from edge_agent.reader_keys import ReaderKeys
-from edge_agent.roster import Roster
-from edge_agent.sealed_numbers import SealedNumbers
-from edge_agent.sensing import Sensing
-from edge_agent.sync import Sync
-from edge_agent.sync_runs import KEEP_PEOPLE, SyncRuns, numbers_told, pins_told
-from edge_agent.sync_wanted import Desired
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0

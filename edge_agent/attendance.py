@@ -49,7 +49,7 @@ from device_drivers.events import DeviceEvent, DoorEvent, Origin, Punch, VerifyM
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.event import Event, append, utc_text
 from edge_agent.matching.outcomes import PadState
-from edge_agent.roster import Roster
+from edge_agent.people.roster import Roster
 
 LIVE_REPEAT_S = 2.0
 LIVE_KEYS = 64  # remembered per connection before those older than LIVE_REPEAT_S are dropped

@@ -29,16 +29,16 @@ from device_drivers.adms.server import AdmsServer
 from device_drivers.devices import DeviceConfig, Driver
 from edge_agent.audit import AuditLog
 from edge_agent.audit import Entry as AuditEntry
-from edge_agent.biometrics import Biometrics, provider_of
+from edge_agent.biometrics.in_use import Biometrics, provider_of
 from edge_agent.config import AgentConfig, ModalitySwitch, SiteConfig
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
 from edge_agent.delivery.event import Event, append, utc_text
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
-from edge_agent.fleet import Fleet, pins
+from edge_agent.devices.fleet import Fleet, pins
+from edge_agent.devices.wiping import Wiped, wipe
 from edge_agent.identity_keys import IdentityKeys
-from edge_agent.wiping import Wiped, wipe
 from templates_store.errors import KeyUnavailable, StoreError
 from templates_store.keys.files import replace_private, sync_folder
 

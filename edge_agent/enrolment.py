@@ -25,17 +25,17 @@ from device_drivers.devices import Camera, FingerprintReader
 from device_drivers.errors import LinkTimeout
 from edge_agent.audit import AuditLog
 from edge_agent.audit import Entry as AuditEntry
+from edge_agent.biometrics.galleries import Galleries
+from edge_agent.biometrics.identification import Identification, Sample, wipe
+from edge_agent.biometrics.sensing import DEFAULT_DPI, FINGER_TIMEOUT_S, overwrite, own_pixels
 from edge_agent.database import Database
 from edge_agent.delivery.event import Event, append
-from edge_agent.galleries import Galleries
-from edge_agent.identification import Identification, Sample, wipe
 from edge_agent.matching.agreement import agreed
 from edge_agent.matching.face import FaceSample
 from edge_agent.matching.fingerprint import FingerSample
 from edge_agent.matching.images import decode_image
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.policy.consent import Act, Terms, require
-from edge_agent.sensing import DEFAULT_DPI, FINGER_TIMEOUT_S, overwrite, own_pixels
 from templates_store.errors import Sealed
 from templates_store.store import TemplateStore
 from templates_store.template import (

@@ -20,18 +20,18 @@ from datetime import datetime
 from device_drivers.devices import Feedback
 from device_drivers.errors import DeviceError
 from device_drivers.events import CardRead, DeviceEvent, FingerPresented, KeysPressed, PunchState
-from edge_agent.conclusion import Conclusion, Session
-from edge_agent.credentials import Credentials, PinCheck
+from edge_agent.biometrics.identification import Subject
+from edge_agent.biometrics.sensing import Sensing
 from edge_agent.database import DiskFull, StorageError
-from edge_agent.identification import Subject
+from edge_agent.doors.conclusion import Conclusion, Session
+from edge_agent.doors.passages import ANOTHER_FACTOR
+from edge_agent.doors.presence import Presence
 from edge_agent.matching.outcomes import Match, NoMatch, NoMatchReason, Outcome, PadState, SampleFault
 from edge_agent.matching.pad import Turn
-from edge_agent.passages import ANOTHER_FACTOR
+from edge_agent.people.credentials import Credentials, PinCheck
 from edge_agent.policy.access import Denied, Granted, Reason, Request, decide, decide_clock
 from edge_agent.policy.attempts import Attempts, Stand
 from edge_agent.policy.rules import Factor, Point, Rules
-from edge_agent.presence import Presence
-from edge_agent.sensing import Sensing
 from templates_store.template import Purpose
 
 log = logging.getLogger(__name__)

@@ -26,13 +26,13 @@ from device_drivers.devices import ItemResult
 from device_drivers.errors import DeviceError
 from edge_agent.audit import AuditLog
 from edge_agent.audit import Entry as AuditEntry
+from edge_agent.biometrics.galleries import Galleries
 from edge_agent.database import Database
 from edge_agent.delivery.event import Event, append, utc_text
-from edge_agent.galleries import Galleries
+from edge_agent.doors.presence import Presence
+from edge_agent.people.roster import Roster
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Kept, Periods, is_due
-from edge_agent.presence import Presence
-from edge_agent.roster import Roster
 from templates_store.errors import Sealed
 from templates_store.records import Placement, Receipt
 from templates_store.store import TemplateStore

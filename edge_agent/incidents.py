@@ -19,12 +19,12 @@ from enum import StrEnum
 from typing import Any
 
 from edge_agent.audit import AuditLog, Entry
-from edge_agent.biometrics import Biometrics
+from edge_agent.biometrics.in_use import Biometrics
 from edge_agent.config import ModalitySwitch, SiteConfig
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
 from edge_agent.delivery.event import Event, append, utc_text
-from edge_agent.doors import AlarmKind
+from edge_agent.doors.control import AlarmKind
 
 WATCH_EVERY_S = 15.0
 VERIFY_EVERY = timedelta(hours=6)  # the walk over the whole audit chain

@@ -18,22 +18,22 @@ from edge_agent.api.access import Caller
 from edge_agent.api.problems import Problem
 from edge_agent.attendance import Attendance
 from edge_agent.audit import Anchor, AuditLog, Entry
-from edge_agent.biometrics import Biometrics
-from edge_agent.conclusion import Conclusion
+from edge_agent.biometrics.in_use import Biometrics
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
-from edge_agent.doors import Doors
+from edge_agent.devices.fleet import Fleet
+from edge_agent.devices.log_clearing import LogClearing
+from edge_agent.devices.reader_keys import ReaderKeys
+from edge_agent.devices.sync_runs import SyncRuns
+from edge_agent.doors.conclusion import Conclusion
+from edge_agent.doors.control import Doors
 from edge_agent.enrolment import Enrolment
 from edge_agent.erasure import Erasure
-from edge_agent.fleet import Fleet
 from edge_agent.incidents import Incidents
-from edge_agent.log_clearing import LogClearing
+from edge_agent.people.roster import Roster
 from edge_agent.policy.rules import Rules
-from edge_agent.reader_keys import ReaderKeys
-from edge_agent.roster import Roster
-from edge_agent.sync_runs import SyncRuns
 
 T = TypeVar("T")
 

@@ -16,11 +16,11 @@ from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
-from edge_agent.doors import NotOpened, acknowledge, alarms
+from edge_agent.doors.control import NotOpened, acknowledge, alarms
+from edge_agent.doors.presence import Order
 from edge_agent.policy.access import Denied, mode_of
 from edge_agent.policy.rules import Door, DoorMode
 from edge_agent.policy.two_people import ActKind
-from edge_agent.presence import Order
 
 router = APIRouter(prefix="/api/v1", tags=["doors"])
 Reader = Annotated[Caller, Depends(require(Scope.DOORS_READ))]

@@ -18,7 +18,7 @@ from edge_agent.api.context import Context, Governance, IfSent, etag, tag_of, un
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
-from edge_agent.roster import (
+from edge_agent.people.roster import (
     MAX_NAME,
     MAX_USER_ID,
     HashedPin,

@@ -14,7 +14,7 @@ from edge_agent.api.context import Context, ExpectedVersion, Running, etag, tag_
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
-from edge_agent.credentials import MAX_GROUPS, Rights, rights_of, set_rights
+from edge_agent.people.credentials import MAX_GROUPS, Rights, rights_of, set_rights
 
 router = APIRouter(prefix="/api/v1/people", tags=["people"])
 Reader = Annotated[Caller, Depends(require(Scope.PEOPLE_READ))]

@@ -17,8 +17,8 @@ from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
-from edge_agent.sync import Report
-from edge_agent.sync_runs import NotKept, Preview, Standing, kept
+from edge_agent.devices.sync import Report
+from edge_agent.devices.sync_runs import NotKept, Preview, Standing, kept
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 Commander = Annotated[Caller, Depends(require(Scope.DEVICES_COMMAND))]

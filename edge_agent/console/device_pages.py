@@ -14,7 +14,7 @@ from edge_agent.audit import Entry
 from edge_agent.console import views
 from edge_agent.console.page import Visit
 from edge_agent.console.words import KINDS, MODALITIES
-from edge_agent.sync_runs import kept
+from edge_agent.devices.sync_runs import kept
 
 NEWEST = 20
 FAMILIES = {

@@ -21,9 +21,9 @@ from edge_agent.console.event_pages import day_of
 from edge_agent.console.page import Text, Visit, counted
 from edge_agent.console.privacy_pages import receipt_paper
 from edge_agent.console.words import MODALITIES, PLACED, PURPOSES
-from edge_agent.credentials import Rights, rights_of
+from edge_agent.people.credentials import Rights, rights_of
+from edge_agent.people.roster import Person
 from edge_agent.policy.consent import terms_fault
-from edge_agent.roster import Person
 from templates_store.records import ConsentState, Placement, StoredConsent
 from templates_store.template import Modality, SubjectId
 

@@ -22,8 +22,8 @@ from edge_agent.console.rows import ALARMS, row
 from edge_agent.console.words import KINDS, MODALITIES
 from edge_agent.delivery.event import Stored
 from edge_agent.delivery.outbox import Ledger
+from edge_agent.devices.supervise import DeviceHealth, LinkState
 from edge_agent.policy.requests import RightsRequest, Standing
-from edge_agent.supervise import DeviceHealth, LinkState
 
 CLOCK_LIMIT = timedelta(seconds=10)  # IEC 60839-11-1: +-10 s
 

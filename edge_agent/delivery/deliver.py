@@ -22,7 +22,7 @@ from edge_agent.database import Database, DiskFull, utc_now
 from edge_agent.delivery.outbox import Outbox, Revoked, Stored
 from edge_agent.delivery.payload import Recipient, cloud_event
 from edge_agent.delivery.sink import NotAdmitted, Refused, Sink, Unavailable
-from edge_agent.roster import Roster
+from edge_agent.people.roster import Roster
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0

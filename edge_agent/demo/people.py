@@ -7,8 +7,8 @@ import sqlite3
 from dataclasses import dataclass
 
 from edge_agent.agent import Agent
-from edge_agent.credentials import Rights, set_rights
 from edge_agent.database import utc_now
+from edge_agent.people.credentials import Rights, set_rights
 
 NAMES = [
     ("陈雨桐", "装配一部"), ("王建国", "设备科"), ("李思远", "装配一部"), ("赵敏", "信息"), ("郑雅琪", "行政"),

@@ -16,7 +16,7 @@ from edge_agent.agent import Agent
 from edge_agent.console.views import shown_rows
 from edge_agent.database import utc_now
 from edge_agent.demo.site import DemoSite
-from edge_agent.supervise import LinkState
+from edge_agent.devices.supervise import LinkState
 
 SHOWN = ("access.", "door.duress", "door.forced", "door.held", "door.tamper", "device.link")
 HEADINGS = ("设备 Device", "状态 State", "地址 Address", "型号 Model", "事件 Events", "时钟差 Clock", "说明 Note")

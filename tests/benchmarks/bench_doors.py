@@ -30,7 +30,7 @@ import numpy as np
 from device_drivers.devices import VideoFrame
 from device_drivers.fingerprint_uart.frame import HEADER, SUM_LEN
 from device_drivers.simulated.synthetic_fingerprints import DPI, HEIGHT, WIDTH, Finger
-from edge_agent.identification import Subject
+from edge_agent.biometrics.identification import Subject
 from edge_agent.matching.face import FaceEngine, FaceSample
 from edge_agent.matching.face_engine import engine as face_engine
 from edge_agent.matching.fingerprint import FingerprintEngine, FingerSample

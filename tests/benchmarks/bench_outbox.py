@@ -22,7 +22,7 @@ from edge_agent.delivery.outbox import Event, Outbox, append
 from edge_agent.delivery.payload import Recipient
 from edge_agent.delivery.sink import Message
 from edge_agent.delivery.webhook import WebhookConfig, WebhookSink
-from edge_agent.roster import Roster
+from edge_agent.people.roster import Roster
 from tests.edge_agent.delivery.brokers import free_port
 from tests.faults.gateway import FIELDS, SECRET
 

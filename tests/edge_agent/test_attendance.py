@@ -17,7 +17,7 @@ from device_drivers.events import CardRead, DeviceEvent, DoorEvent, DoorEventKin
 from edge_agent.attendance import Attendance, Source, _Counts, key_of, occurred_at
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.outbox import Outbox, Stored
-from edge_agent.roster import Person, Roster
+from edge_agent.people.roster import Person, Roster
 
 NOW = datetime(2026, 11, 23, 8, 0, 5, tzinfo=UTC)
 LOCAL = datetime(2026, 11, 23, 16, 0, 0)  # noqa: DTZ001 - a device's reading has no zone

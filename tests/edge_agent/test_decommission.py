@@ -10,8 +10,8 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.config import parse
 from edge_agent.decommission import Ending, NotConfirmed, Report, decommission, ordered, reported
+from edge_agent.devices.wiping import wipe
 from edge_agent.policy.consent import ConsentRefused
-from edge_agent.wiping import wipe
 from tests.flows.agent_site import ANN, AgentSite, acts, agent_site, enrol_finger, happened, online, people
 
 DEVICES = ("zk", "isapi", "controller", "reader", "sensor")

@@ -13,7 +13,7 @@ from device_drivers.events import Origin, Punch
 from edge_agent.attendance import Attendance, Source
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.outbox import Outbox
-from edge_agent.roster import Roster
+from edge_agent.people.roster import Roster
 
 KB = 1024
 BALLAST = 512 * KB

@@ -19,8 +19,8 @@ from edge_agent.delivery.deliver import Delivery, Pauses
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.payload import Recipient
 from edge_agent.delivery.webhook import WebhookConfig, WebhookSink
-from edge_agent.roster import Roster
-from edge_agent.supervise import Supervisor
+from edge_agent.devices.supervise import Supervisor
+from edge_agent.people.roster import Roster
 
 SECRET = b"fault tests"
 FIELDS = frozenset({"user_id", "verify", "clock", "device"})

@@ -27,14 +27,14 @@ from device_drivers.wiegand import encode
 from edge_agent.agent import Agent
 from edge_agent.config import SiteConfig, parse
 from edge_agent.configuration import Version
-from edge_agent.credentials import Rights, set_rights
 from edge_agent.database import utc_now
 from edge_agent.delivery.collector import Collector
 from edge_agent.delivery.outbox import Stored
 from edge_agent.delivery.payload import TYPE_PREFIX
+from edge_agent.devices.supervise import LinkState
+from edge_agent.people.credentials import Rights, set_rights
+from edge_agent.people.roster import Person
 from edge_agent.policy.consent import Act
-from edge_agent.roster import Person
-from edge_agent.supervise import LinkState
 from templates_store.template import Modality, Purpose, SubjectId
 
 PATIENCE_S = 30.0  # for something that takes moments; only a failing test waits

@@ -37,29 +37,29 @@ from device_drivers.errors import LinkError, LinkTimeout
 from device_drivers.events import CardRead, FingerPresented, KeysPressed
 from edge_agent.attendance import Source
 from edge_agent.audit import AuditLog
-from edge_agent.conclusion import Conclusion
-from edge_agent.credentials import Credentials, Rights
+from edge_agent.biometrics.galleries import Galleries
+from edge_agent.biometrics.identification import Identification
+from edge_agent.biometrics.sensing import Sensing
 from edge_agent.database import Database
 from edge_agent.delivery.event import Stored
 from edge_agent.delivery.outbox import Outbox
-from edge_agent.doors import Doors
+from edge_agent.doors.conclusion import Conclusion
+from edge_agent.doors.control import Doors
+from edge_agent.doors.passages import Passage
+from edge_agent.doors.presence import Presence
 from edge_agent.enrolment import Enrolment
 from edge_agent.entry import Entry
 from edge_agent.erasure import Erasure
-from edge_agent.galleries import Galleries
-from edge_agent.identification import Identification
 from edge_agent.matching.calibration import Calibration, shipped_table
 from edge_agent.matching.decision import Targets
 from edge_agent.matching.face import FaceEngine, FaceSample
 from edge_agent.matching.fingerprint import FingerSample
 from edge_agent.matching.outcomes import Refused, SampleFault
 from edge_agent.matching.quality import Face, FaceQuality
-from edge_agent.passages import Passage
+from edge_agent.people.credentials import Credentials, Rights
+from edge_agent.people.roster import Person, Roster
 from edge_agent.policy.consent import Act, Terms, require
 from edge_agent.policy.rules import AccessRules, Rules
-from edge_agent.presence import Presence
-from edge_agent.roster import Person, Roster
-from edge_agent.sensing import Sensing
 from templates_store.gallery.finger_template import MinutiaeTemplate
 from templates_store.gallery.vectors import Metric
 from templates_store.keys.keyring import key_file

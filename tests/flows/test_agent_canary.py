@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from edge_agent.agent import Agent
+from edge_agent.command_line.local_client import Invitation
 from edge_agent.delivery.outbox import Stored
-from edge_agent.local_client import Invitation
 from edge_agent.policy.consent import require
 from edge_agent.policy.requests import Verb
 from templates_store.template import Modality, Purpose

@@ -105,7 +105,7 @@ async def test_a_sealed_store_leaves_punches_cards_and_pins_until_a_keeper_unsea
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = functools.partial(passphrase, memory_kib=1024)  # how hard a guess is, is tested with the key itself
-    monkeypatch.setattr("edge_agent.biometrics.passphrase", quick)
+    monkeypatch.setattr("edge_agent.biometrics.in_use.passphrase", quick)
     async with agent_site(tmp_path) as s:
         wanted, keys = s.site("zk", *DEVICES), {"provider": "passphrase"}
         async with s.running(wanted, keys=keys) as agent:

@@ -10,7 +10,7 @@ from secrets import token_bytes
 
 from device_drivers.isapi.driver import IsapiTerminal
 from edge_agent.delivery.outbox import Stored
-from edge_agent.supervise import LinkState
+from edge_agent.devices.supervise import LinkState
 from tests.canary import hits
 from tests.flows.agent_site import agent_site, apply, delivered, happened, people, receiver, until, upstream
 

@@ -10,16 +10,16 @@ import pytest
 
 from device_drivers import devices
 from device_drivers.devices import Feedback
-from edge_agent import sensing
-from edge_agent.credentials import Rights
-from edge_agent.doors import alarms
+from edge_agent.biometrics import sensing
+from edge_agent.doors.control import alarms
+from edge_agent.doors.presence import Order, Presence
 from edge_agent.matching.face import FaceSample
 from edge_agent.matching.outcomes import PadState, Refused
 from edge_agent.matching.pad import PadResult, Turn, TurnChallenge
 from edge_agent.matching.quality import Face
+from edge_agent.people.credentials import Rights
 from edge_agent.policy.attempts import Attempts
 from edge_agent.policy.rules import DoorMode, Factor
-from edge_agent.presence import Order, Presence
 from templates_store.template import Modality, Purpose, SubjectId
 from tests.flows.site import LINK_GONE, RULES, NumberFaces, face_of, site
 

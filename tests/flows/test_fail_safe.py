@@ -6,7 +6,7 @@ from pathlib import Path
 
 from device_drivers.simulated.uhppote import CONTROLLED
 from edge_agent.agent import Agent
-from edge_agent.supervise import LinkState
+from edge_agent.devices.supervise import LinkState
 from tests.flows.agent_site import ANN, AgentSite, agent_site, delivered, happened, online, people, until
 
 DOOR = 1  # the relay

@@ -10,7 +10,7 @@ import pytest
 from device_drivers.devices import CommandState
 from edge_agent.agent import Agent
 from edge_agent.delivery.sink import Refused
-from edge_agent.log_clearing import NotCleared
+from edge_agent.devices.log_clearing import NotCleared
 from tests.flows.agent_site import AgentSite, agent_site, delivered, happened, online, upstream
 
 

@@ -12,7 +12,7 @@ from device_drivers.devices import DeviceConfig
 from device_drivers.listener import listen
 from edge_agent.attendance import Attendance, Source
 from edge_agent.database import Database
-from edge_agent.roster import Roster
+from edge_agent.people.roster import Roster
 
 
 async def main(folder: Path, serials: list[str]) -> None:

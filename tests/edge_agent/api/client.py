@@ -21,7 +21,7 @@ from edge_agent.configuration import Configuration
 from edge_agent.database import Database
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
-from edge_agent.roster import Roster
+from edge_agent.people.roster import Roster
 
 BASE = "https://gw.example"
 PASSWORD = "correct horse battery staple"

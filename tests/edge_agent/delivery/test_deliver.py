@@ -18,7 +18,7 @@ from edge_agent.delivery.outbox import Outbox, Revoked
 from edge_agent.delivery.payload import FIELDS, Recipient
 from edge_agent.delivery.sink import Message, NotAdmitted, Refused, Unavailable
 from edge_agent.delivery.webhook import WebhookConfig, WebhookSink
-from edge_agent.roster import Person, Roster
+from edge_agent.people.roster import Person, Roster
 from tests.edge_agent.delivery.servers import Authority, RawRecorder
 from tests.edge_agent.delivery.test_outbox import event
 

@@ -15,7 +15,7 @@ from edge_agent.database import Database
 from edge_agent.delivery.collector import Collector
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
-from edge_agent.roster import Roster
+from edge_agent.people.roster import Roster
 from tests.edge_agent.delivery.servers import RawRecorder, serve
 from tests.edge_agent.delivery.test_outbox import event
 

@@ -75,4 +75,4 @@ def test_grants_are_made_by_the_access_policy_alone() -> None:
 
 def test_one_module_tells_a_driver_to_open_a_door() -> None:
     openers = [p.relative_to(ROOT).as_posix() for p in (ROOT / "edge_agent").rglob("*.py") if "open_door" in _calls(p)]
-    assert set(openers) <= {"edge_agent/doors.py"}
+    assert set(openers) <= {"edge_agent/doors/control.py"}

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_drivers import devices
+from device_drivers.devices import CommandResult, CommandState
+from device_drivers.errors import DeviceRefused
+from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
+from edge_agent.attendance import Attendance, Source
+from edge_agent.doors.control import MISSING_TICKS, AlarmKind, NotOpened, acknowledge, alarms
+from edge_agent.doors.presence import Order, Presence
+from edge_agent.policy.access import GRANT_LIFETIME, Granted, Person, Request, decide
+from edge_agent.policy.rules import Direction, DoorMode, Factor
+from templates_store.template import SubjectId
+from tests.flows.site import LINK_GONE, RULES, START, Site, site
+
+ASK = Request("front", Direction.IN, Person(SubjectId("ann"), frozenset({"staff"})), frozenset({Factor.CARD}))
+
+
+@pytest.fixture
+async def s(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path) as running:
+        yield running
+
+
+def granted(s: Site) -> Granted:
+    found = decide(ASK, s.rules, s.presence, s.clock.now())
+    assert isinstance(found, Granted)
+    return found
+
+
+def said(kind: DoorEventKind, *, door: int | None = 1, number: int | None = None, **more: Any) -> DoorEvent:
+    return DoorEvent("P1", kind, door=door, record_no=number, device_time=START.replace(tzinfo=None), **more)
+
+
+async def tell(s: Site, *events: DeviceEvent) -> None:
+    attendance = Attendance(s.database, s.roster, clock=s.clock.now)
+    attendance.configure([Source("panel")])
+    await s.doors.recorder("panel", attendance.recorder("panel"))(list(events), cursor=None)
+
+
+async def standing(s: Site) -> list[tuple[str, str]]:
+    found = await s.database.read(alarms)
+    return [(alarm.kind.value, alarm.place) for alarm in found if alarm.cleared_at is None]
+
+
+async def settle(s: Site) -> None:
+    while s.doors._tasks:
+        await asyncio.gather(*s.doors._tasks)
+
+
+async def test_a_grant_opens_once(s: Site) -> None:
+    grant = granted(s)
+    await s.doors.open(grant)
+    with pytest.raises(NotOpened, match="has been used"):
+        await s.doors.open(grant)
+    assert s.panel.opened == [(1, 5.0)]
+
+
+async def test_a_stale_or_foreign_grant_opens_nothing(s: Site) -> None:
+    grant = granted(s)
+    s.clock.move(seconds=GRANT_LIFETIME.total_seconds() + 1)
+    for thing in (grant, object(), None):
+        with pytest.raises(NotOpened) as refused:
+            await s.doors.open(thing)  # type: ignore[arg-type]
+        assert refused.value.code == "not_genuine"
+    assert s.panel.opened == []
+
+
+@pytest.mark.parametrize(("failure", "code"), [(LINK_GONE, "device_offline"), (DeviceRefused("no"), "device_refused")])
+async def test_a_device_that_fails_is_named_and_not_asked_again(s: Site, failure: Exception, code: str) -> None:
+    s.panel.fails = failure
+    with pytest.raises(NotOpened) as refused:
+        await s.doors.open(granted(s))
+    assert refused.value.code == code
+    s.panel.fails = None
+    assert s.panel.opened == []
+
+
+async def test_a_door_without_a_connection_stays_shut(s: Site) -> None:
+    del s.devices["panel"]
+    with pytest.raises(NotOpened) as refused:
+        await s.doors.open(granted(s))
+    assert refused.value.code == "device_offline"
+
+
+@pytest.mark.parametrize(
+    ("kind", "alarm", "place", "silent"),
+    [
+        (DoorEventKind.FORCED, "forced", "front", False),
+        (DoorEventKind.HELD, "held", "front", False),
+        (DoorEventKind.DURESS, "duress", "front", True),
+        (DoorEventKind.TAMPER, "tamper", "panel", False),
+        (DoorEventKind.FIRE, "fire", "panel", False),
+        (DoorEventKind.SECURITY, "security", "panel", False),
+        (DoorEventKind.POWER_LOST, "power", "panel", False),
+        (DoorEventKind.LINK_LOST, "link", "panel", False),
+    ],
+)
+async def test_each_fault_is_one_alarm_and_one_event(
+    s: Site, kind: DoorEventKind, alarm: str, place: str, silent: bool
+) -> None:
+    first = said(kind, number=1)
+    await tell(s, first)
+    await tell(s, first)  # told again after a lost acknowledgement
+    await settle(s)
+    [found] = await s.database.read(alarms)
+    assert (found.kind.value, found.place, found.silent) == (alarm, place, silent)
+    [event] = await s.events(f"door.{kind}")
+    assert found.event == event.event.id
+
+
+async def test_an_alarm_that_stands_is_not_raised_again_and_one_that_passed_is(s: Site) -> None:
+    await tell(s, said(DoorEventKind.HELD, number=1), said(DoorEventKind.HELD, number=2))
+    assert len(await s.database.read(alarms)) == 1
+    await tell(s, said(DoorEventKind.CLOSED, number=3))
+    assert await standing(s) == []
+    await tell(s, said(DoorEventKind.HELD, number=4))
+    assert await standing(s) == [("held", "front")]
+
+
+async def test_old_words_told_again_neither_raise_nor_clear(s: Site) -> None:
+    old = [said(DoorEventKind.HELD, number=1), said(DoorEventKind.CLOSED, number=2)]
+    await tell(s, *old)
+    await tell(s, said(DoorEventKind.HELD, number=3))
+    await tell(s, *old)
+    assert await standing(s) == [("held", "front")]
+    assert len(await s.database.read(alarms)) == 2
+
+
+async def test_a_door_that_opens_without_a_grant_is_forced(s: Site) -> None:
+    await tell(s, said(DoorEventKind.OPENED, number=1))
+    await settle(s)
+    assert await standing(s) == [("forced", "front")]
+    await tell(s, said(DoorEventKind.CLOSED, number=2))
+    await settle(s)
+    assert await standing(s) == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [DoorEventKind.GRANTED, DoorEventKind.BUTTON, DoorEventKind.REMOTE_OPEN],
+)
+async def test_a_door_that_its_controller_let_go_is_not_forced(s: Site, before: DoorEventKind) -> None:
+    await tell(s, said(before, number=1))
+    await tell(s, said(DoorEventKind.OPENED, number=2))
+    await settle(s)
+    assert await standing(s) == []
+
+
+async def test_leaving_by_button_never_asks_the_agent(s: Site) -> None:
+    await s.doors.order("front", Order(DoorMode.LOCKDOWN, None, "li"), actor="li")
+    await tell(s, said(DoorEventKind.BUTTON, number=1), said(DoorEventKind.OPENED, number=2))
+    await settle(s)
+    assert await standing(s) == []
+    assert await s.events("access.") == []
+
+
+async def test_a_door_opened_on_a_grant_is_not_forced_and_held_when_it_stays_open(s: Site) -> None:
+    s.set_rules({**RULES, "doors": [{**RULES["doors"][0], "held_s": 1}]})
+    await s.doors.open(granted(s))
+    await tell(s, said(DoorEventKind.OPENED, number=1))
+    assert await standing(s) == []
+    loop = asyncio.get_running_loop()
+    handle = s.doors._timers["front"]
+    assert handle.when() - loop.time() <= 1.0
+    s.doors._held("front", s.clock.now())  # the timer, without waiting for it
+    await settle(s)
+    assert await standing(s) == [("held", "front")]
+    assert len(await s.events("door.held")) == 1
+
+
+async def test_events_read_from_a_log_say_nothing_about_now(s: Site) -> None:
+    await tell(s, said(DoorEventKind.OPENED, number=1, origin=Origin.BACKLOG))
+    await settle(s)
+    assert not s.presence.is_open("front")
+    assert await standing(s) == []
+
+
+async def test_a_lost_link_is_told_once_each_way_and_releases_nothing(s: Site) -> None:
+    panel = s.devices.pop("panel")
+    for _ in range(MISSING_TICKS + 3):
+        await s.doors.tick()
+    assert await standing(s) == [("link", "panel")]
+    assert len(await s.events("device.link_lost")) == 1
+    s.devices["panel"] = panel
+    await s.doors.tick()
+    await s.doors.tick()
+    assert await standing(s) == []
+    assert len(await s.events("device.link_restored")) == 1
+    assert panel.opened == []
+    assert {mode for _, mode in panel.modes} == {devices.DoorMode.CONTROLLED}
+
+
+async def test_a_short_interruption_is_no_alarm(s: Site) -> None:
+    panel = s.devices.pop("panel")
+    for _ in range(MISSING_TICKS - 1):
+        await s.doors.tick()
+    s.devices["panel"] = panel
+    await s.doors.tick()
+    assert await s.events("device.") == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        (DoorMode.LOCKDOWN, devices.DoorMode.LOCKED),
+        (DoorMode.LOCKED, devices.DoorMode.LOCKED),
+        (DoorMode.UNLOCKED, devices.DoorMode.UNLOCKED),
+        (DoorMode.EVACUATION, devices.DoorMode.UNLOCKED),
+        (DoorMode.OFFICE, devices.DoorMode.CONTROLLED),
+    ],
+)
+async def test_an_order_is_durable_and_told_to_the_controller(s: Site, mode: DoorMode, told: devices.DoorMode) -> None:
+    until = s.clock.now() + timedelta(hours=1)
+    await s.doors.order("front", Order(mode, until, "li"), actor="li")
+    assert s.panel.modes == [(1, told)]
+    again = await s.database.read(Presence.load)
+    assert again.order("front", s.clock.now()) == Order(mode, until, "li")
+    assert again.order("front", until) is None
+    [event] = await s.events("door.mode_ordered")
+    assert event.event.data["actor"] == "li"
+
+
+async def test_an_order_that_ends_or_a_schedule_that_changes_is_told_with_the_next_tick(s: Site) -> None:
+    s.set_rules({**RULES, "doors": [{**RULES["doors"][0], "mode_times": [{"schedule": "hours", "mode": "unlocked"}]}]})
+    await s.doors.tick()
+    await s.doors.tick()
+    s.clock.move(hours=8)  # 18:00
+    await s.doors.tick()
+    assert [mode for _, mode in s.panel.modes] == [devices.DoorMode.UNLOCKED, devices.DoorMode.CONTROLLED]
+
+
+async def test_an_order_for_an_unknown_door_is_refused(s: Site) -> None:
+    with pytest.raises(KeyError):
+        await s.doors.order("roof", None, actor="li")
+
+
+async def test_acknowledging_ends_a_duress_alarm_and_leaves_a_tamper_standing(s: Site) -> None:
+    await tell(s, said(DoorEventKind.DURESS, number=1), said(DoorEventKind.TAMPER, number=2))
+    found = {alarm.kind: alarm.number for alarm in await s.database.read(alarms)}
+    for number in found.values():
+        assert number is not None
+        assert await s.database.write(lambda c, n=number: acknowledge(c, n, actor="li", now=START))
+        assert not await s.database.write(lambda c, n=number: acknowledge(c, n, actor="wu", now=START))
+    assert await standing(s) == [(AlarmKind.TAMPER.value, "panel")]
+
+
+async def test_a_relay_that_says_no_is_a_refusal(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no(door: int, *, seconds: float) -> CommandResult:
+        return CommandResult(CommandState.FAILED, "jammed")
+
+    monkeypatch.setattr(s.panel, "open_door", no)
+    with pytest.raises(NotOpened, match="jammed"):
+        await s.doors.open(granted(s))
