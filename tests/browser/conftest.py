@@ -1,4 +1,7 @@
-"""One gateway and one headless Chromium for all tests of the console that a worker runs."""
+"""One gateway and one headless Chromium for the tests of one file.
+
+Not for longer: Playwright keeps an event loop running in this thread, in which no asynchronous test can run.
+"""
 
 from __future__ import annotations
 
@@ -106,8 +109,8 @@ class Console:
         self._contexts.clear()
 
 
-@pytest.fixture(scope="session")
-def console_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+@pytest.fixture(scope="module")
+def console_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     if not CHROMIUM.exists():
         pytest.skip(f"needs a browser at {CHROMIUM}, which is not on this machine")
     folder = tmp_path_factory.mktemp("gateway")
@@ -141,9 +144,9 @@ def _film(photos: list[Path]) -> bytes:
 
 
 @pytest.fixture
-def console(console_of_worker: Console) -> Iterator[Console]:
+def console(console_of_module: Console) -> Iterator[Console]:
     """A clean table before each test; whatever its pages did wrong fails it."""
-    console_of_worker.faults.clear()
-    yield console_of_worker
-    console_of_worker.close_pages()
-    assert not console_of_worker.faults
+    console_of_module.faults.clear()
+    yield console_of_module
+    console_of_module.close_pages()
+    assert not console_of_module.faults
