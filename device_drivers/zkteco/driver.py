@@ -2,8 +2,9 @@
 
 `run` registers for live events first and reads the log second, so that no punch falls between the
 two. A live event is acknowledged only once it is durable; the log is the authority all the same: when
-a keepalive shows more records than live events accounted for, and otherwise every few minutes, the
-log is read from the cursor on.
+a keepalive shows more records than live events accounted for, and otherwise after so many live events or
+minutes, the log is read from the cursor on. Each terminal comes to that at a moment of its own, and what
+live events have told already is not told again, so that a fleet does not confirm itself in one burst.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ from device_drivers.errors import (
     WrongDevice,
 )
 from device_drivers.events import Origin, Punch
-from device_drivers.zkteco.backlog import AttendanceLog
+from device_drivers.zkteco.backlog import OVERLAP, AttendanceLog
 from device_drivers.zkteco.codes import Command, EventFlag
 from device_drivers.zkteco.connection import Connection, Timing
 from device_drivers.zkteco.device_clock import pack_time, unpack_time
+from device_drivers.zkteco.heard import Heard
 from device_drivers.zkteco.messages import option_value, read_u32, scramble_key, u32
 from device_drivers.zkteco.people import People, disabled, read_option, read_sizes
 from device_drivers.zkteco.records import Attendance, decode_live
@@ -48,6 +50,7 @@ from device_drivers.zkteco.session import LiveEvent
 from device_drivers.zkteco.tables import TableReader
 
 MAX_UNLOCK_S = 60.0
+CONFIRM_EVERY = 256  # live events that stand unconfirmed at the most
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +101,7 @@ class ZktecoTerminal:
         self._cursor = cursor
         self._live_recorded = 0  # live punches since the log was last read
         self._held: list[LiveEvent] = []
+        self._heard = Heard()
         self._asked: list[asyncio.Future[bytes]] = []  # who waits for the log to be read
         self._opening = asyncio.Lock()
         self._attached: _Attached | None = None
@@ -203,11 +207,12 @@ class ZktecoTerminal:
             while True:
                 events = await connection.live_events(timeout_s=max(0.0, alive + self._timing.keepalive_s - clock()))
                 await self._record_live(attached, record, events)
-                if not self._asked and clock() - alive < self._timing.keepalive_s:
+                due = self._asked or self._live_recorded >= CONFIRM_EVERY
+                if not due and clock() - alive < self._timing.keepalive_s:
                     continue
                 alive = clock()
                 asked = len(self._asked)
-                if asked or await self._gap(attached, record) or clock() - confirmed >= self._timing.confirm_s:
+                if due or await self._gap(attached, record) or clock() - confirmed >= self._timing.confirm_s:
                     await self._catch_up(attached, record)
                     self.measured_offset = await self._measure_offset(connection)
                     confirmed = clock()
@@ -243,7 +248,8 @@ class ZktecoTerminal:
                 if unknown := _unknown(attached.people, batch.records):
                     return unknown
                 punches = [_punch(attached, item, Origin.BACKLOG) for item in batch.records]
-                await record(punches, cursor=batch.cursor)
+                await record(self._heard.unknown(punches), cursor=batch.cursor)
+                self._heard.add(punches[-OVERLAP:])
                 events = await attached.connection.live_events(timeout_s=0)
                 await self._record_live(attached, record, events, log_open=True)
                 if first:  # what came before the table was prepared is in the table
@@ -278,7 +284,9 @@ class ZktecoTerminal:
                 return
             await attached.people.look_up(unknown)
         if heard:
-            await record([_punch(attached, item, Origin.LIVE) for item in heard])
+            punches = [_punch(attached, item, Origin.LIVE) for item in heard]
+            await record(punches)
+            self._heard.add(punches)
             self._live_recorded += len(heard)
         if events:
             await attached.connection.acknowledge(len(events))

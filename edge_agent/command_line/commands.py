@@ -19,7 +19,7 @@ from edge_agent.config import ConfigError, load
 
 # What goes to a file or to grep is not cut to the width of a screen that is not there.
 out = Console(width=None if sys.stdout.isatty() else 1000)
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=True)  # a sentence stays one line for whoever searches it
 
 DEFAULT_CONFIG = Path("/etc/edge-agent/agent.toml")
 ConfigOption = Annotated[
@@ -177,12 +177,36 @@ def reader_key(
     seconds: Annotated[float, typer.Option(min=1, max=600, help="安装模式多久 · how long install mode lasts")] = 60,
     config: ConfigOption = DEFAULT_CONFIG,
     data: FolderOption = None,
+    as_json: Json = False,
 ) -> None:
     """给读卡器换上自己的密钥 · give an OSDP reader in its install mode a key of its own"""
-    with running(config, data) as agent, out.status("安装模式 · install mode"):
+    with running(config, data) as agent, err.status("安装模式 · install mode"):
         path = f"/api/v1/devices/{device}/readers/{reader}/key"
         agent.call("POST", path, json={"seconds": seconds}, timeout=seconds + 30)
-    out.print(f"● {device}/{reader} 已有新密钥 has a new key", highlight=False)
+    if as_json:
+        print_json({"device": device, "reader": reader, "state": "done"})
+    else:
+        out.print(f"● {device}/{reader} 已有新密钥 has a new key", highlight=False)
+
+
+@app.command("clear-log")
+def clear_log(
+    device: str,
+    confirm: Annotated[str, typer.Option(help="再输一遍设备名 · the device's name once more")] = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    data: FolderOption = None,
+    as_json: Json = False,
+) -> None:
+    """清空终端里的打卡记录，须全部已送达上游 · clear a terminal's log, once all of it is upstream"""
+    name = confirm or typer.prompt(f"输入 {device} 以确认 · type {device} to confirm", err=True)
+    with running(config, data) as agent, err.status(f"{device}: 读取并核对 · reading and checking"):
+        answer = agent.post(f"/api/v1/devices/{device}/log/clear", {"confirm": name}, timeout=LONG_S)
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(f"{device}: {answer['state']} {escape(answer['reason'])}", highlight=False)
+    if answer["state"] != "done":
+        raise typer.Exit(1)
 
 
 @doors_app.command("list")

@@ -171,6 +171,11 @@ def test_what_an_upstream_refused_is_shown_with_its_reason_and_judged(demo: Demo
     assert demo.asked("upstreams", "list")[0]["balanced"]
 
 
+def test_a_log_is_not_cleared_by_a_slip(demo: Demo) -> None:
+    demo.command("clear-log", "lobby", "--confirm", "workshop", status=1)
+    demo.command("clear-log", "warehouse", "--confirm", "warehouse", status=1)  # it pushes, and keeps none for us
+
+
 def test_a_recipient_is_stopped_and_comes_back(demo: Demo) -> None:
     [name] = [upstream["name"] for upstream in demo.asked("upstreams", "list")][:1]
     demo.command("upstreams", "revoke", name)

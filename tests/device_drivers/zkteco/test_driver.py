@@ -201,8 +201,23 @@ async def test_live_punches_are_confirmed_from_the_log_after_a_while(terminal: S
     async with running(driver_of(terminal, keepalive_s=0.05, confirm_s=0.1), recorder):
         await recorder.until(lambda r: len(r.calls) == 1)
         terminal.swipe("1001")
-        await recorder.until(lambda r: len(r.of(Origin.BACKLOG)) == 1)
-    assert recorder.cursor
+        await recorder.until(lambda r: bool(r.cursor))
+    assert [punch.origin for punch in recorder.punches] == [Origin.LIVE]  # confirmed, and not told again
+
+
+async def test_a_punch_that_no_live_event_told_is_found_when_the_others_are_confirmed(
+    terminal: SimulatedZkTerminal,
+) -> None:
+    recorder = Recorder()
+    async with running(driver_of(terminal, keepalive_s=0.05, confirm_s=0.1), recorder):
+        await recorder.until(lambda r: len(r.calls) == 1)
+        terminal.swipe("1001")
+        await recorder.count(1)
+        terminal.lose_next_live()
+        terminal.swipe("1002")
+        await recorder.count(2)
+    told = [(punch.user_id, punch.origin) for punch in recorder.punches]
+    assert told == [("1001", Origin.LIVE), ("1002", Origin.BACKLOG)]
 
 
 async def test_a_live_punch_during_a_command_is_not_lost(terminal: SimulatedZkTerminal) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.edge_agent.test_device_templates import agree, templates_of
 
 from device_drivers.adms.link import Hooks
 from device_drivers.adms.messages import PushedPhoto
@@ -18,6 +17,7 @@ from edge_agent.policy.requests import Verb
 from templates_store.records import PlacementState
 from templates_store.template import Modality, Purpose, SubjectId
 from tests.device_drivers.adms.site import Recorder, client, config, running
+from tests.edge_agent.devices.test_device_templates import agree, templates_of
 from tests.flows.site import FACE_PIPELINE, Site, face_vector, site
 
 ANN = SubjectId("ann")
