@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, File, Query, Request, Response, UploadFi
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Governance, IfSent, etag, tag_of, unchanged
+from edge_agent.api.context import Context, ExpectedVersion, Governance, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
@@ -164,14 +164,14 @@ async def read_person(subject: str, caller: Reader, context: Context, people: Pe
     return person_view(person)
 
 
-@router.patch("/{subject}", responses=responses(404, 409, 412, 422))
+@router.patch("/{subject}", responses=responses(404, 409, 412, 422, 428))
 async def change_person(
     subject: str,
     body: PersonChange,
     caller: Writer,
     context: Context,
     people: People,
-    expected: IfSent,
+    expected: ExpectedVersion,
     response: Response,
 ) -> PersonView:
     """Correct what is wrong; cards and the PIN are replaced, never shown."""

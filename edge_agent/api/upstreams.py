@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, IfSent, etag, tag_of
+from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of
 from edge_agent.api.events import Events, EventView, view
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
@@ -165,10 +165,10 @@ async def change_upstream(
     return await read_upstream(name, caller, context, events, response)
 
 
-@router.delete("/upstreams/{name}", status_code=204, responses=responses(404, 412))
-async def remove_upstream(name: str, caller: Writer, context: Context, expected: IfSent) -> None:
+@router.delete("/upstreams/{name}", status_code=204, responses=responses(404, 412, 428))
+async def remove_upstream(name: str, caller: Writer, context: Context, expected: ExpectedVersion) -> None:
     """Take it out of the configuration, which revokes it; its books stay."""
-    await remove_item(context, caller.name, "upstreams", name, expected=expected)
+    await remove_item(context, caller.name, "upstreams", name, expected)
 
 
 def _plain(body: BaseModel) -> dict[str, Any]:

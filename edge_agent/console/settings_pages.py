@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.context import Gateway
 from edge_agent.api.roles import Role, Scope
+from edge_agent.api.session import account_etag, account_view
 from edge_agent.config import ModalitySwitch
 from edge_agent.configuration import Change, differences, public
 from edge_agent.console import views
@@ -93,6 +94,8 @@ class SettingsPages:
                     "has_totp": account.has_totp,
                     "disabled": account.disabled,
                     "own": account.name == visit.caller.name,
+                    "etag": account_etag(account),
+                    "base": account_view(account).model_dump_json(include={"role", "second_factor", "disabled"}),
                 }
                 for account in people
             ],
