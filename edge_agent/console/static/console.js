@@ -137,6 +137,7 @@ export function values(form) {
   const body = {};
   for (const el of form.elements) {
     if (!el.name || el.disabled || (el.type === "radio" && !el.checked)) continue;
+    if ("changed" in el.dataset && el.value === el.defaultValue) continue;   // shown less exactly than it is kept
     let v = el.type === "checkbox" ? el.checked : el.value;
     if (el.type === "checkbox" && el.hasAttribute("value")) { (body[el.name] ??= []); if (el.checked) body[el.name].push(el.value); continue; }
     if (el.dataset.as === "number") v = v === "" ? null : +v;
