@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from edge_agent.api import doors, events, keys, privacy, two_people
+from edge_agent.api import doors, events, incidents, keys, privacy, two_people
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Gateway, Running, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
@@ -62,7 +62,7 @@ ACTS: Mapping[str, AnyAct] = {
     act.name: act
     for act in (
         doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,
-        keys.ROTATE, CHANGE, END,
+        keys.ROTATE, incidents.EXCHANGE, CHANGE, END,
     )
 }  # fmt: skip
 

@@ -165,6 +165,12 @@ def said(act: ActView, who: str, t: Text, at: Moment, rules: TwoPeople) -> str:
             return t(f"把 {who} 的数据提供给 {to}（{reference}）", f"Disclose {who} to {to} ({reference})")
         case "keys.rotate":
             return t("轮换主密钥，旧密钥作废", "Rotate the master key; the old one is destroyed")
+        case "incident.exchange":
+            words = asked["incident"]
+            return t(
+                f"因事件 {words} 更换密钥，结束全部登录和令牌",
+                f"Exchange keys for incident {words}; every session and token ends",
+            )
         case "events.export":
             return _export(asked, t, at)
         case "two_people.change":

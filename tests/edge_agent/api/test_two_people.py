@@ -192,6 +192,19 @@ async def test_each_act_waits_where_it_is_asked_for_and_not_otherwise(
     await held(await ask())
 
 
+async def test_an_incident_is_no_way_around_the_second_person_of_a_rotation(whole: Whole) -> None:
+    await asked_for(whole, ActKind.KEY_ROTATION)
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+    opened = (await admin.post("/api/v1/incidents", json={"kind": "loss"})).json()["id"]
+    before = whole.agent.biometrics.kek()
+    assert (await admin.post("/api/v1/incidents/none/exchange")).status_code == 404
+    where = await held(await admin.post(f"/api/v1/incidents/{opened}/exchange"))
+    assert whole.agent.biometrics.kek() == before
+    assert f"因事件 {opened} 更换密钥" in await page(whole, "second-admin", "zh")
+    assert (await second.post(f"{where}/approve")).json()["state"] == "done"
+    assert whole.agent.biometrics.kek() != before
+
+
 async def test_taking_back_a_consent_never_waits(whole: Whole) -> None:
     await asked_for(whole, *ActKind)
     officer = await whole.browser("privacy_officer")
