@@ -52,7 +52,8 @@ class Seen:
 
     def undecided(self, caller: Caller) -> int:
         """Acts that wait for somebody with this caller's rights who did not ask."""
-        return sum(caller.may(ACTS[name].scope) and person != caller.name for name, person in self.acts)
+        known = ((ACTS[name], person) for name, person in self.acts if name in ACTS)
+        return sum(caller.may(act.scope) and person != caller.name for act, person in known)
 
 
 async def look(gateway: Gateway) -> Seen:

@@ -31,6 +31,7 @@ PIN = re.compile(r"[0-9]{4,12}")
 MAX_NAME = 200
 MAX_USER_ID = 64
 MAX_IMPORT = 100_000
+MAX_YEAR = 9999  # none in it: it is over earlier or later elsewhere
 COLUMNS = ("subject", "name", "department", "user_id", "card", "pin", "valid_from", "valid_until")
 
 
@@ -75,23 +76,25 @@ class Taken(ValueError):
 
 
 def begins(said: date, zone: tzinfo) -> datetime:
-    """A moment, or the first one of a day in `zone`. Raises ValueError for a moment without a zone."""
-    return _moment(said) or datetime.combine(said, time(), zone).astimezone(UTC)
+    """A moment, or the first one of a day in `zone`. Raises ValueError."""
+    return _checked(said) if isinstance(said, datetime) else _checked(datetime.combine(said, time(), zone))
 
 
 def ends(said: date, zone: tzinfo) -> datetime:
     """A moment, or the end of a day in `zone`: whoever is valid until that day still is on it. Raises ValueError."""
-    if (moment := _moment(said)) is not None:
-        return moment
-    if said == date.max:
-        raise ValueError("valid_until: no day comes after this one; leave it out")
+    if isinstance(said, datetime):
+        return _checked(said)
+    _checked(datetime.combine(said, time(), zone))
     return datetime.combine(said + timedelta(days=1), time(), zone).astimezone(UTC)
 
 
-def _moment(said: date) -> datetime | None:
-    if isinstance(said, datetime) and said.tzinfo is None:
+def _checked(moment: datetime) -> datetime:
+    """One that every zone's calendar has. Raises ValueError."""
+    if moment.tzinfo is None:
         raise ValueError("a moment needs its offset from UTC, as in 2027-01-31T18:00:00+08:00")
-    return said if isinstance(said, datetime) else None
+    if not 1 < moment.year < MAX_YEAR:
+        raise ValueError(f"valid_from, valid_until: years 2 to {MAX_YEAR - 1}; leave it out for no limit")
+    return moment.astimezone(UTC)
 
 
 def day_or_moment(text: str) -> date:
