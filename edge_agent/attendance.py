@@ -38,7 +38,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,16 @@ def occurred_at(device_time: datetime, zone: ZoneInfo, *, near: datetime | None,
     if near is not None:
         return min(first, second, key=lambda moment: abs(moment - near))
     return second if after is not None and after > first else first
+
+
+def recognised(roster: Roster, connection: sqlite3.Connection, event: Event) -> Event | None:
+    """A stored event whose user nobody knew, if somebody has that number now. The id and the device's words stay."""
+    if event.subject is not None or event.data.get("known") is not False:
+        return None
+    subject = roster.subject_of(connection, device=event.device, user_id=str(event.data.get("user_id") or ""))
+    if subject is None:
+        return None
+    return replace(event, subject=subject, data={**event.data, "known": True})
 
 
 class Attendance:

@@ -122,10 +122,10 @@ def tag_of(value: Any) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-def unchanged(what: str, value: Any, expected: int | None) -> None:
+def unchanged(what: str, value: Any, expected: int) -> None:
     """Raises Problem 412 with the newer ETag if somebody changed `value` since `expected` was read."""
     current = tag_of(value)
-    if expected is not None and expected != current:
+    if expected != current:
         raise Problem(
             412,
             f"somebody changed {what} first; read it again",
@@ -144,11 +144,5 @@ async def expected_version(if_match: Annotated[str | None, Header()] = None) -> 
     return int(text)
 
 
-async def sent_version(if_match: Annotated[str | None, Header()] = None) -> int | None:
-    """As `expected_version`, where a single act cannot undo anybody's; checked if it was sent."""
-    return None if if_match is None else await expected_version(if_match)
-
-
 ExpectedVersion = Annotated[int, Depends(expected_version)]
-IfSent = Annotated[int | None, Depends(sent_version)]
 Json = dict[str, Any]

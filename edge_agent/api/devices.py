@@ -15,7 +15,7 @@ from device_drivers import devices as contract
 from device_drivers.devices import CommandState
 from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, Gateway, Governance, IfSent, Running, etag, tag_of
+from edge_agent.api.context import Context, ExpectedVersion, Gateway, Governance, Running, etag, tag_of
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
@@ -195,16 +195,20 @@ class DeviceChange(BaseModel):
     options: dict[str, Any] | None = None
 
 
-@router.delete("/{name}", status_code=204, responses=responses(404, 412))
-async def remove_device(name: str, caller: Writer, context: Context, expected: IfSent) -> None:
+@router.delete("/{name}", status_code=204, responses=responses(404, 412, 428))
+async def remove_device(name: str, caller: Writer, context: Context, expected: ExpectedVersion) -> None:
     """Take a device out of the configuration. Its events stay."""
-    await remove_item(context, caller.name, "devices", name, expected=expected)
+    await remove_item(context, caller.name, "devices", name, expected)
+
+
+def device_etag(context: Governance, name: str) -> str:
+    return etag(tag_of(item_of(context, "devices", name)))
 
 
 @router.get("/{name}", responses=responses(404))
 async def read_device(name: str, caller: Reader, context: Context, running: Running, response: Response) -> DeviceView:
     """How it stands; the ETag is that of its configuration."""
-    response.headers["ETag"] = etag(tag_of(item_of(context, "devices", name)))
+    response.headers["ETag"] = device_etag(context, name)
     return device_view(running, name)
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field, RootModel
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Gateway, IfSent, Running, etag, tag_of, unchanged
+from edge_agent.api.context import Context, ExpectedVersion, Gateway, Running, etag, tag_of, unchanged
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
@@ -188,17 +188,21 @@ def _order_of(running: Gateway, name: str) -> tuple[str, str, str]:
     return (order.mode, order.actor, str(order.until)) if order else ("", "", "")
 
 
+def door_etag(running: Gateway, name: str) -> str:
+    return etag(tag_of(_order_of(running, name)))
+
+
 @router.get("/doors/{name}", responses=responses(404))
 async def read_door(name: str, caller: Reader, running: Running, response: Response) -> DoorView:
     """One door; the ETag is that of the order in force."""
     _door(running, name)
-    response.headers["ETag"] = etag(tag_of(_order_of(running, name)))
+    response.headers["ETag"] = door_etag(running, name)
     return next(view for view in door_views(running) if view.name == name)
 
 
-@router.put("/doors/{name}/mode", responses=HELD | responses(404, 412, 422))
+@router.put("/doors/{name}/mode", responses=HELD | responses(404, 412, 422, 428))
 async def order_mode(
-    name: str, body: NewOrder, caller: Writer, context: Context, running: Running, expected: IfSent
+    name: str, body: NewOrder, caller: Writer, context: Context, running: Running, expected: ExpectedVersion
 ) -> DoorView:
     """Put a door into a mode over its schedule, or give it back."""
     _door(running, name)

@@ -14,12 +14,14 @@ from fastapi.responses import PlainTextResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Running
+from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
+from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
 from edge_agent.incident_documents import Language, Paper, paper
 from edge_agent.incidents import IncidentKind
+from edge_agent.policy.two_people import ActKind
 from templates_store.errors import Sealed
 
 router = APIRouter(prefix="/api/v1/incidents", tags=["incidents"])
@@ -94,11 +96,26 @@ async def thaw_capture(identity: str, caller: Officer, running: Running) -> Inci
         return IncidentView(**asdict(await running.incidents.thaw(identity, actor=caller.name)))
 
 
-@router.post("/{identity}/exchange", responses=responses(404, 503))
+class OneIncident(BaseModel):
+    incident: str
+
+
+async def _exchange(running: Gateway, asked: OneIncident, actor: str) -> IncidentView:
+    with _words(asked.incident):
+        return IncidentView(**asdict(await running.incidents.exchange(asked.incident, actor=actor)))
+
+
+EXCHANGE = Act("incident.exchange", Scope.KEYS_WRITE, OneIncident, IncidentView, _exchange)
+
+
+@router.post("/{identity}/exchange", responses=HELD | responses(404, 503))
 async def exchange_credentials(identity: str, caller: Keeper, running: Running) -> IncidentView:
-    """New template keys; every session and token ends, yours too. Change what devices and upstreams know by hand."""
-    with _words(identity):
-        return IncidentView(**asdict(await running.incidents.exchange(identity, actor=caller.name)))
+    """New template keys; every session and token ends, yours too. Change what devices and upstreams know by hand.
+
+    It waits for a second person where rotating the key does: otherwise an incident would be the way around them.
+    """
+    await read_incident(identity, caller, running)
+    return await EXCHANGE.ask(running, OneIncident(incident=identity), caller, ActKind.KEY_ROTATION)
 
 
 @router.post("/{identity}/close", responses=responses(404))

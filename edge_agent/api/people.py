@@ -7,14 +7,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, File, Query, Request, Response, UploadFile
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, Governance, IfSent, etag, tag_of, unchanged
+from edge_agent.api.context import Context, ExpectedVersion, Governance, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
@@ -26,6 +27,8 @@ from edge_agent.people.roster import (
     Person,
     Roster,
     Taken,
+    begins,
+    ends,
     new_subject,
     read_csv,
 )
@@ -45,14 +48,32 @@ async def roster(request: Request) -> Roster:
 People = Annotated[Roster, Depends(roster)]
 
 
+Begins = Annotated[
+    AwareDatetime | date | None,
+    Field(
+        union_mode="left_to_right",
+        description="from when; a date is the beginning of that day on the site's clock, null no limit",
+        examples=["2026-12-01", "2026-12-01T08:00:00+08:00"],
+    ),
+]
+Ends = Annotated[
+    AwareDatetime | date | None,
+    Field(
+        union_mode="left_to_right",
+        description="until when; a date is the end of that day on the site's clock, null no limit",
+        examples=["2027-11-30", "2027-11-30T18:00:00+08:00"],
+    ),
+]
+
+
 class NewPerson(BaseModel):
     name: str = Field(min_length=1, max_length=MAX_NAME, examples=["陈雨桐"])
     department: str = Field("", max_length=MAX_NAME)
     user_id: str = Field("", max_length=MAX_USER_ID, description="their number on every terminal", examples=["10482"])
     card: SecretStr = Field(SecretStr(""), max_length=40)
     pin: SecretStr = Field(SecretStr(""), max_length=12)
-    valid_from: AwareDatetime | None = None
-    valid_until: AwareDatetime | None = None
+    valid_from: Begins = None
+    valid_until: Ends = None
 
 
 class PersonChange(BaseModel):
@@ -64,6 +85,14 @@ class PersonChange(BaseModel):
     add_card: SecretStr | None = Field(None, max_length=40)
     remove_card: SecretStr | None = Field(None, max_length=40)
     pin: SecretStr | None = Field(None, max_length=12)
+    valid_from: Begins = None
+    valid_until: Ends = None
+
+
+def _validity(body: NewPerson | PersonChange, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
+    """Raises ValueError."""
+    since, until = body.valid_from, body.valid_until
+    return begins(since, zone) if since else None, ends(until, zone) if until else None
 
 
 class UserNumber(BaseModel):
@@ -139,11 +168,11 @@ async def add_person(body: NewPerson, caller: Writer, context: Context, people: 
     """Add somebody. Card and PIN work at once, without any biometric."""
     pin = body.pin.get_secret_value()
     pin_hash = await _hashed(people, pin) if pin else None
-    subject, now = new_subject(), context.now()
+    subject, now, zone = new_subject(), context.now(), ZoneInfo(context.configuration.site.timezone)
 
     def work(connection: sqlite3.Connection) -> Person:
-        person = Person(subject, body.name, body.department, valid_from=body.valid_from, valid_until=body.valid_until)
         with _words():
+            person = Person(subject, body.name, body.department, *_validity(body, zone))
             people.put(connection, person, now=now)
             if body.user_id:
                 people.link(connection, subject, body.user_id)
@@ -164,33 +193,34 @@ async def read_person(subject: str, caller: Reader, context: Context, people: Pe
     return person_view(person)
 
 
-@router.patch("/{subject}", responses=responses(404, 409, 412, 422))
+@router.patch("/{subject}", responses=responses(404, 409, 412, 422, 428))
 async def change_person(
     subject: str,
     body: PersonChange,
     caller: Writer,
     context: Context,
     people: People,
-    expected: IfSent,
+    expected: ExpectedVersion,
     response: Response,
 ) -> PersonView:
     """Correct what is wrong; cards and the PIN are replaced, never shown."""
     pin = body.pin.get_secret_value() if body.pin else ""
     pin_hash = await _hashed(people, pin) if pin else None
-    now = context.now()
+    now, zone = context.now(), ZoneInfo(context.configuration.site.timezone)
 
     def work(connection: sqlite3.Connection) -> Person:
         old = _present(people.person(connection, subject), subject)
         unchanged("this person", asdict(old), expected)
         with _words():
+            since, until = _validity(body, zone)
             people.put(
                 connection,
                 Person(
                     subject,
                     body.name if body.name is not None else old.name,
                     body.department if body.department is not None else old.department,
-                    valid_from=old.valid_from,
-                    valid_until=old.valid_until,
+                    valid_from=since if "valid_from" in body.model_fields_set else old.valid_from,
+                    valid_until=until if "valid_until" in body.model_fields_set else old.valid_until,
                 ),
                 now=now,
             )
@@ -211,7 +241,9 @@ async def change_person(
 
 @router.post("/import", responses=responses(413, 422))
 async def import_people(
-    file: Annotated[UploadFile, File(description="CSV: subject, name, department, user_id, card, pin")],
+    file: Annotated[
+        UploadFile, File(description="CSV: subject, name, department, user_id, card, pin, valid_from, valid_until")
+    ],
     caller: Writer,
     context: Context,
     people: People,
@@ -230,6 +262,7 @@ async def import_people(
 async def _import(rows: list[dict[str, str]], caller: Caller, context: Governance, people: Roster) -> ImportReport:
     added = changed = 0
     refused: list[RowFault] = []
+    zone = ZoneInfo(context.configuration.site.timezone)
     for start in range(0, len(rows), IMPORT_STEP):
         part = rows[start : start + IMPORT_STEP]
         hashes = await asyncio.to_thread(_hash_pins, people, part)
@@ -240,7 +273,7 @@ async def _import(rows: list[dict[str, str]], caller: Caller, context: Governanc
             hashes: dict[str, HashedPin] = hashes,
             start: int = start,
         ) -> Imported:
-            return people.take(connection, part, now=context.now(), first_line=start + 2, pin_hashes=hashes)
+            return people.take(connection, part, now=context.now(), first_line=start + 2, pin_hashes=hashes, zone=zone)
 
         taken = await context.database.write(work)
         added, changed = added + taken.added, changed + taken.changed

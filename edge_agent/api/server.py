@@ -33,12 +33,11 @@ from edge_agent.api import (
     tokens,
     upstreams,
 )
-from edge_agent.api.access import AccessControl
+from edge_agent.api.access import AccessControl, Caller
 from edge_agent.api.app import create_app
 from edge_agent.api.certificate import ServerCertificate
 from edge_agent.api.context import Gateway
 from edge_agent.api.oidc import SignOns
-from edge_agent.api.two_people import AnyAct
 from edge_agent.config import Api, listen_address
 from edge_agent.console import views
 from edge_agent.console.page import Counts, Pages
@@ -49,10 +48,6 @@ from edge_agent.database import Database
 ROUTERS = (
     health, events, doors, devices, people, upstreams, session, sync, device_log, rights, privacy, enrolments, audit,
     configuration, tokens, own_account, oidc, approvals, incidents, keys,
-)  # fmt: skip
-ACTS: tuple[AnyAct, ...] = (
-    doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,
-    keys.ROTATE, approvals.CHANGE, approvals.END,
 )  # fmt: skip
 MAX_CONNECTIONS = 400
 
@@ -72,12 +67,11 @@ def application(gateway: Gateway) -> FastAPI:
             "upstreams": gateway.upstreams,
             "sign_ons": SignOns(now=gateway.governance.now),
             "name": gateway.name,
-            "acts": {act.name: act for act in ACTS},
         },
     )
 
-    def counts() -> Counts:
-        return views.counts(gateway, console.seen)
+    def counts(caller: Caller) -> Counts:
+        return views.counts(gateway, console.seen, caller)
 
     async def look() -> None:
         await console.look()

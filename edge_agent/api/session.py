@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
-from edge_agent.api.context import Context, IfSent, etag, tag_of, unchanged
+from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.audit import Entry
@@ -183,10 +183,14 @@ class SessionView(BaseModel):
 @router.get("/accounts")
 async def list_accounts(caller: Administrator, context: Context) -> list[AccountView]:
     found = await context.database.read(accounts.listing)
-    return [_account_view(account) for account in found]
+    return [account_view(account) for account in found]
 
 
-def _account_view(account: accounts.Account) -> AccountView:
+def account_etag(account: accounts.Account) -> str:
+    return etag(tag_of(asdict(account)))
+
+
+def account_view(account: accounts.Account) -> AccountView:
     return AccountView(name=account.name, role=account.role, second_factor=account.has_totp, disabled=account.disabled)
 
 
@@ -213,7 +217,7 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
 
     entry = Entry(actor=caller.name, action="account.add", object=body.name, details={"role": body.role})
     made = await context.act(caller.name, entry, work)
-    return _account_view(made)
+    return account_view(made)
 
 
 class AccountChange(BaseModel):
@@ -228,8 +232,8 @@ class AccountChange(BaseModel):
 @router.get("/accounts/{name}", responses=responses(404))
 async def read_account(name: str, caller: Administrator, context: Context, response: Response) -> AccountView:
     account = await context.database.read(lambda c: _account(c, name))
-    response.headers["ETag"] = etag(tag_of(asdict(account)))
-    return _account_view(account)
+    response.headers["ETag"] = account_etag(account)
+    return account_view(account)
 
 
 def _account(connection: sqlite3.Connection, name: str) -> accounts.Account:
@@ -239,9 +243,14 @@ def _account(connection: sqlite3.Connection, name: str) -> accounts.Account:
     return found
 
 
-@router.patch("/accounts/{name}", responses=responses(404, 409, 412, 422))
+@router.patch("/accounts/{name}", responses=responses(404, 409, 412, 422, 428))
 async def change_account(
-    name: str, body: AccountChange, caller: Administrator, context: Context, expected: IfSent, response: Response
+    name: str,
+    body: AccountChange,
+    caller: Administrator,
+    context: Context,
+    expected: ExpectedVersion,
+    response: Response,
 ) -> AccountView:
     """Reset somebody's password or second factor, give another role, or shut the account."""
     hashed = ""
@@ -271,8 +280,8 @@ async def change_account(
     details = {"fields": sorted(body.model_fields_set)}
     entry = Entry(actor=caller.name, action="account.change", object=name[:32], details=details)
     made = await context.act(caller.name, entry, work)
-    response.headers["ETag"] = etag(tag_of(asdict(made)))
-    return _account_view(made)
+    response.headers["ETag"] = account_etag(made)
+    return account_view(made)
 
 
 @router.get("/sessions")

@@ -90,9 +90,7 @@ async def change_item(
     await _apply(context, actor, document, f"change {section[:-1]} {name}")
 
 
-async def remove_item(
-    context: Governance, actor: str, section: Listed, name: str, *, expected: int | None = None
-) -> None:
+async def remove_item(context: Governance, actor: str, section: Listed, name: str, expected: int) -> None:
     """Raises Problem 404, 412."""
     unchanged(f"this {section[:-1]}", item_of(context, section, name), expected)
     document = public(context.configuration.site)

@@ -24,15 +24,21 @@ from edge_agent.api.access import Caller
 from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.idempotency import Keyed
 from edge_agent.api.problems import Problem
-from edge_agent.api.roles import ROLES, Scope
+from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.audit import Entry
-from edge_agent.policy.two_people import ActKind, TwoPeople, undecidable
+from edge_agent.policy.two_people import ActKind, TwoPeople, WhyNot, undecidable
 
 P = TypeVar("P", bound=BaseModel)
 R = TypeVar("R", bound=BaseModel)
 KEPT = timedelta(days=30)  # how long a decided act is listed; the audit log keeps it longer
 MAX_WAITING = 100
 PREFIX = "/api/v1/approvals"
+REASONS = {
+    WhyNot.MACHINE: "a machine's token decides nothing: sign in",
+    WhyNot.OWN_ACT: "you asked for it: another person has to decide",
+    WhyNot.PASSWORD: "whoever asks or decides must have set their own password: somebody else knows this one",
+    WhyNot.PROVIDER: "one of you set up the identity provider that vouches for the other: a third person has to decide",
+}
 COLUMNS = "id, name, asked, person, asked_at, expires_at, state, decided_by, decided_at, outcome"
 
 
@@ -49,6 +55,8 @@ class ActView(BaseModel):
     decided_by: str
     decided_at: datetime | None
     outcome: str
+    deciders: list[Role] = Field([], description="the roles that may decide it")
+    why_not: WhyNot | None = Field(None, description="why the caller may not decide it, while it waits")
 
 
 HELD: dict[int | str, dict[str, Any]] = {
@@ -192,18 +200,34 @@ async def hold(governance: Governance, name: str, scope: Scope, asked: BaseModel
     return await governance.database.write(work)
 
 
-async def listing(governance: Governance) -> list[ActView]:
-    """Those that wait, then the newest of the decided."""
+async def listing(governance: Governance, acts: Mapping[str, AnyAct], caller: Caller) -> list[ActView]:
+    """What the caller could ask for or decide: those that wait, then the newest of the decided."""
     now = governance.now()
+
+    def shown(connection: sqlite3.Connection, found: ActView) -> ActView | None:
+        act = acts.get(found.name)
+        if act is None or not caller.may(act.scope):
+            return None
+        found.deciders = [role for role in Role if act.scope in ROLES[role]]
+        if found.state == "waiting":
+            found.why_not = _why_not(connection, found, caller)
+        return found
 
     def work(connection: sqlite3.Connection) -> list[ActView]:
         _sweep(connection, governance, now)
         rows = connection.execute(
             f"SELECT {COLUMNS} FROM acts ORDER BY state != 'waiting', asked_at DESC LIMIT 200"  # noqa: S608
         )
-        return [view(row) for row in rows]
+        return [each for row in rows.fetchall() if (each := shown(connection, view(row))) is not None]
 
     return await governance.database.write(work)
+
+
+def waiting(connection: sqlite3.Connection, *, now: datetime) -> list[tuple[str, str]]:
+    """(act, who asked) of everything that waits."""
+    return connection.execute(
+        "SELECT name, person FROM acts WHERE state = 'waiting' AND expires_at > ?", (now.isoformat(),)
+    ).fetchall()
 
 
 async def decide(
@@ -222,7 +246,7 @@ async def decide(
         if approve or caller.name != found.person:
             reason = _why_not(connection, found, caller)
             if reason:
-                raise Problem(403, reason, code="two_people")
+                raise Problem(403, REASONS[reason], code="two_people")
         if found.state != "waiting":
             raise Problem(409, f"it does not wait any more: {found.state}", code=found.state)
         if approve and not _holds(connection, found.person, act.scope):
@@ -300,7 +324,7 @@ def _holds(connection: sqlite3.Connection, person: str, scope: Scope) -> bool:
     return account is not None and not account.disabled and scope in ROLES[account.role]
 
 
-def _why_not(connection: sqlite3.Connection, found: ActView, caller: Caller) -> str:
+def _why_not(connection: sqlite3.Connection, found: ActView, caller: Caller) -> WhyNot | None:
     both = [accounts.find(connection, name) for name in (found.person, caller.name)]
     provider_by = ""
     if any(account is not None and account.provided for account in both):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
-from edge_agent.api.context import Context, ExpectedVersion, IfSent, etag, tag_of
+from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of
 from edge_agent.api.events import Events, EventView, view
+from edge_agent.api.people import People
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.roles import Scope
 from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
+from edge_agent.attendance import recognised
 from edge_agent.audit import Entry
 from edge_agent.delivery.outbox import Ledger, Outbox, UnknownSink
 from edge_agent.delivery.upstreams import Upstreams
@@ -87,6 +90,9 @@ class Judgement(BaseModel):
     upstream: str = Field(max_length=64, examples=["hr"])
     action: Literal["release", "discard"]
     sequences: list[int] | None = Field(None, max_length=1000, description="which events; all of them if left out")
+    recognise: bool = Field(
+        False, description="look up again whose number an unknown user's is; the event's id and data stay"
+    )
 
 
 class Judged(BaseModel):
@@ -165,10 +171,10 @@ async def change_upstream(
     return await read_upstream(name, caller, context, events, response)
 
 
-@router.delete("/upstreams/{name}", status_code=204, responses=responses(404, 412))
-async def remove_upstream(name: str, caller: Writer, context: Context, expected: IfSent) -> None:
+@router.delete("/upstreams/{name}", status_code=204, responses=responses(404, 412, 428))
+async def remove_upstream(name: str, caller: Writer, context: Context, expected: ExpectedVersion) -> None:
     """Take it out of the configuration, which revokes it; its books stay."""
-    await remove_item(context, caller.name, "upstreams", name, expected=expected)
+    await remove_item(context, caller.name, "upstreams", name, expected)
 
 
 def _plain(body: BaseModel) -> dict[str, Any]:
@@ -217,11 +223,12 @@ async def list_quarantine(
 
 
 @router.post("/quarantine", responses=responses(404, 422))
-async def judge_quarantine(body: Judgement, caller: Judge, context: Context, events: Events) -> Judged:
+async def judge_quarantine(body: Judgement, caller: Judge, context: Context, events: Events, people: People) -> Judged:
     """Send refused events again, or give them up."""
     try:
         if body.action == "release":
-            count = await events.release(body.upstream, body.sequences)
+            reread = partial(recognised, people) if body.recognise else None
+            count = await events.release(body.upstream, body.sequences, reread=reread)
         else:
             count = await events.discard(body.upstream, body.sequences)
     except UnknownSink:
@@ -231,7 +238,7 @@ async def judge_quarantine(body: Judgement, caller: Judge, context: Context, eve
             actor=caller.name,
             action=f"quarantine.{body.action}",
             object=body.upstream,
-            details={"count": count, "sequences": (body.sequences or [])[:100]},
+            details={"count": count, "sequences": (body.sequences or [])[:100], "recognise": body.recognise},
         )
     )
     return Judged(count=count)

@@ -260,7 +260,7 @@ def people_import(
     data: FolderOption = None,
     as_json: Json = False,
 ) -> None:
-    """导入 · import a CSV: subject, name, department, user_id, card, pin"""
+    """导入 · import a CSV: subject, name, department, user_id, card, pin, valid_from, valid_until"""
     with running(config, data) as agent, err.status("导入中 · importing"):
         report = agent.call("POST", "/api/v1/people/import", files={"file": file.read_bytes()}).json()
     if as_json:

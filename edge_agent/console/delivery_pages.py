@@ -138,8 +138,8 @@ def quarantine_groups(items: Iterable[Any], zone: ZoneInfo) -> list[dict[str, An
             }
         )
     for group in groups.values():
-        for action in ("release", "discard"):
-            group[action] = json.dumps(
-                {"upstream": group["upstream"], "action": action, "sequences": group["sequences"][:1000]}
-            )
+        judged = {"upstream": group["upstream"], "sequences": group["sequences"][:1000]}
+        unknown = any(item["user_id"] for item in group["items"])
+        group["release"] = json.dumps(judged | {"action": "release", "recognise": unknown})
+        group["discard"] = json.dumps(judged | {"action": "discard"})
     return list(groups.values())

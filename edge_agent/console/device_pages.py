@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from device_drivers.catalog import DRIVERS
 from edge_agent.api.context import Gateway
-from edge_agent.api.devices import device_view, pending_views
+from edge_agent.api.devices import device_etag, device_view, pending_views
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
@@ -78,6 +78,7 @@ class DevicePages:
             device=row,
             view=view,
             config=device.model_dump(mode="json", exclude={"password"}),
+            etag=device_etag(gateway.governance, name),
             online=gateway.fleet.driver(name) is not None,
             facts=self._facts(row, view, t),
             modalities=[(m.value, t(*MODALITIES[m][1:]), m in device.biometrics) for m in MODALITIES],

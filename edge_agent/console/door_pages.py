@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from fastapi.responses import Response
 
 from edge_agent.api.context import Gateway
-from edge_agent.api.doors import DoorView, alarm_views, door_views
+from edge_agent.api.doors import DoorView, alarm_views, door_etag, door_views
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
@@ -93,7 +93,10 @@ async def door_cards(gateway: Gateway, t: Text) -> list[dict[str, Any]]:
             who = "" if shown["who"] == "—" else f"{shown['who']} · "
             last[name] = f"{shown['time']} {who}{words} · {shown['result']}"
     zone = views.zone_of(gateway)
-    cards = [door_card(view, standing, last.get(view.name, ""), zone, t) for view in doors]
+    cards = [
+        door_card(view, standing, last.get(view.name, ""), zone, t) | {"etag": door_etag(gateway, view.name)}
+        for view in doors
+    ]
     return sorted(cards, key=lambda card: {"bad": 0, "warn": 1}.get(card["card"], 2))
 
 

@@ -48,7 +48,7 @@ class Live:
                 yield f"id: {row['sequence']}\n" + _event("row", row)
             if clock() - looked >= STATE_S:
                 seen = await self._look()
-                light = visit.pages.light(visit.t) | {"digest": views.digest(self._gateway, seen)}
+                light = visit.pages.light(visit.t, visit.caller) | {"digest": views.digest(self._gateway, seen)}
                 if (text := _event("state", light)) != shown:
                     yield text
                     shown = text

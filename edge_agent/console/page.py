@@ -43,7 +43,6 @@ class Item:
     zh: str
     en: str
     scope: Scope
-    needs: str = ""  # the API path without which there is nothing to show
 
 
 GROUPS: tuple[tuple[str, str, tuple[Item, ...]], ...] = (
@@ -71,8 +70,8 @@ GROUPS: tuple[tuple[str, str, tuple[Item, ...]], ...] = (
         "Accountability",
         (
             Item("privacy", "/privacy", "shield", "隐私", "Privacy", Scope.PRIVACY_READ),
-            Item("approvals", "/approvals", "people", "双人批准", "Approvals", Scope.STATUS_READ, "/api/v1/approvals"),
-            Item("incidents", "/incidents", "alarm", "事件响应", "Incidents", Scope.PRIVACY_READ, "/api/v1/incidents"),
+            Item("approvals", "/approvals", "people", "双人批准", "Approvals", Scope.STATUS_READ),
+            Item("incidents", "/incidents", "alarm", "事件响应", "Incidents", Scope.PRIVACY_READ),
             Item("audit", "/audit", "audit", "审计", "Audit", Scope.AUDIT_READ),
         ),
     ),
@@ -156,7 +155,7 @@ class Pages:
         *,
         host: str,
         lamps: Callable[[Text], list[Lamp]],
-        counts: Callable[[], Counts],
+        counts: Callable[[Caller], Counts],
         look: Callable[[], Awaitable[object]],
     ) -> None:
         self.governance = governance
@@ -165,11 +164,7 @@ class Pages:
         self._lamps = lamps
         self._counts = counts
         self._look = look  # reads what lamps and counts show from the database
-        self.offers: frozenset[str] = frozenset()  # paths of the API: a page is there where its noun is
         self._environment = environment()
-
-    def shows(self, item: Item, caller: Caller) -> bool:
-        return caller.may(item.scope) and (not item.needs or item.needs in self.offers)
 
     def language(self, request: Request) -> str:
         chosen = request.query_params.get("lang") or request.cookies.get(LANGUAGE_COOKIE, "")
@@ -207,14 +202,14 @@ class Pages:
         """Storage did not answer. Rendered without a caller: who asks may not be readable either."""
         return self.render(request, "broken.html", None, status=503, request_id=request_id)
 
-    def light(self, t: Text) -> dict[str, Any]:
+    def light(self, t: Text, caller: Caller) -> dict[str, Any]:
         """Lamps and counts as the live stream carries them."""
         lamps = self._lamps(t)
         worst = _worst(lamps)
         return {
             "lamps": [[lamp.tone, lamp.value] for lamp in lamps],
             "worst": [worst.tone, f"{worst.label} {worst.value}"],
-            "counts": {key: [count or "", tone] for key, (count, tone) in self._counts().beside.items()},
+            "counts": {key: [count or "", tone] for key, (count, tone) in self._counts(caller).beside.items()},
         }
 
     def render(
@@ -222,7 +217,7 @@ class Pages:
     ) -> HTMLResponse:
         t, language = self.text(request), self.language(request)
         lamps = self._lamps(t) if caller else []
-        beside = self._counts().beside if caller else {}
+        beside = self._counts(caller).beside if caller else {}
         now = self.governance.now()
         version = self.governance.configuration.version
         zone = ZoneInfo(self.governance.configuration.site.timezone)
@@ -239,7 +234,7 @@ class Pages:
             }
 
         visible = [
-            (t(zh, en), [entry(item) for item in items if caller and self.shows(item, caller)])
+            (t(zh, en), [entry(item) for item in items if caller and caller.may(item.scope)])
             for zh, en, items in GROUPS
         ]
         flat = {item["key"]: item for _, items in visible for item in items}

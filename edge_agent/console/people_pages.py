@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from device_drivers.devices import Camera, FingerprintReader
 from edge_agent.api.context import Gateway
+from edge_agent.api.people import person_view
 from edge_agent.api.privacy import receipts_of
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
@@ -120,6 +121,9 @@ class PeoplePages:
             cur="people",
             person=person,
             number=person.user_ids[0][1] if person.user_ids else "",
+            base=person_view(person).model_dump_json(include={"name", "department", "valid_from", "valid_until"}),
+            first_day=self._first_day(person),
+            last_day=self._last_day(person),
             notice=site.privacy.notice_version,
             modalities=[self._modality(modality, live, t) for modality in Modality],
             past=sorted({(MODALITIES[c.modality], STATES[c.state]) for c in consents if c.state not in LIVE}),
@@ -232,8 +236,20 @@ class PeoplePages:
             "number": person.user_ids[0][1] if person.user_ids else "",
             "ways": ways,
             "consent": consent,
-            "until": person.valid_until.strftime("%Y-%m-%d") if person.valid_until else "—",
+            "until": self._last_day(person) or "—",
         }
+
+    def _last_day(self, person: Person) -> str:
+        """The last day on the site's clock on which they are still valid."""
+        if person.valid_until is None:
+            return ""
+        return (
+            (person.valid_until - timedelta(microseconds=1)).astimezone(views.zone_of(self._gateway)).date().isoformat()
+        )
+
+    def _first_day(self, person: Person) -> str:
+        since = person.valid_from
+        return since.astimezone(views.zone_of(self._gateway)).date().isoformat() if since else ""
 
     def _modality(self, modality: Modality, live: list[StoredConsent], t: Text) -> dict[str, Any]:
         mine = [consent for consent in live if consent.modality is modality]

@@ -16,10 +16,12 @@ from edge_agent.api import accounts
 from edge_agent.api.context import Gateway
 from edge_agent.api.roles import Scope
 from edge_agent.console import day, views
+from edge_agent.console.approval_pages import ApprovalPages
 from edge_agent.console.delivery_pages import DeliveryPages
 from edge_agent.console.device_pages import DevicePages
 from edge_agent.console.door_pages import DoorPages, door_cards
 from edge_agent.console.event_pages import EventPages
+from edge_agent.console.incident_pages import IncidentPages
 from edge_agent.console.live import Live
 from edge_agent.console.page import Pages, Visit
 from edge_agent.console.people_pages import PeoplePages
@@ -55,10 +57,10 @@ class ConsoleRoutes:
 
     def mount(self, app: FastAPI) -> None:
         gateway = self._gateway
-        self._pages.offers = frozenset(app.openapi()["paths"])
         doors, devices, people = DoorPages(gateway), DevicePages(gateway), PeoplePages(gateway)
         events, delivery, privacy = EventPages(gateway), DeliveryPages(gateway), PrivacyPages(gateway)
         settings, system = SettingsPages(gateway), SystemPages(gateway)
+        approvals, incidents = ApprovalPages(gateway), IncidentPages(gateway)
         pages: dict[str, tuple[Scope, Page]] = {
             "/": (Scope.STATUS_READ, self.overview),
             "/doors": (Scope.DOORS_READ, doors.doors),
@@ -78,8 +80,8 @@ class ConsoleRoutes:
             "/privacy": (Scope.PRIVACY_READ, privacy.privacy),
             "/privacy/receipts": (Scope.PRIVACY_READ, privacy.receipts),
             "/privacy/receipts/{receipt}": (Scope.PRIVACY_READ, privacy.receipt),
-            "/approvals": (Scope.STATUS_READ, self.approvals),
-            "/incidents": (Scope.PRIVACY_READ, self.incidents),
+            "/approvals": (Scope.STATUS_READ, approvals.approvals),
+            "/incidents": (Scope.PRIVACY_READ, incidents.incidents),
             "/settings": (Scope.CONFIG_READ, settings.settings),
             "/settings/accounts": (Scope.ACCOUNTS_WRITE, settings.accounts),
             "/settings/configuration": (Scope.CONFIG_READ, settings.configuration),
@@ -142,8 +144,7 @@ class ConsoleRoutes:
         ]
         if self._database.ballast.short:
             lines[0] = {"tone": "bad", "text": t("磁盘空间不足", "The disk is short of room")}
-        sign_on = "/api/v1/session/ways" in self._pages.offers
-        return self._pages.render(request, "login.html", None, health=lines, sign_on=sign_on)
+        return self._pages.render(request, "login.html", None, health=lines)
 
     async def setup(self, request: Request) -> Response:
         if await self._database.read(accounts.listing):
@@ -153,23 +154,11 @@ class ConsoleRoutes:
     async def elsewhere(self, visit: Visit) -> Response:
         return visit.missing(visit.t("这里没有页面", "There is no such page"))
 
-    async def approvals(self, visit: Visit) -> Response:
-        """What waits for a second person; the list is the caller's own and comes from the API."""
-        return self._listed(visit, "approvals")
-
-    async def incidents(self, visit: Visit) -> Response:
-        return self._listed(visit, "incidents")
-
-    def _listed(self, visit: Visit, noun: str) -> Response:
-        if f"/api/v1/{noun}" not in self._pages.offers:
-            return visit.missing(visit.t("这里没有页面", "There is no such page"))
-        return visit.render(f"{noun}.html", cur=noun, can_write=visit.may(Scope.PRIVACY_WRITE))
-
     async def overview(self, visit: Visit) -> HTMLResponse:
         t, gateway = visit.t, self._gateway
         books = views.total(await gateway.outbox.stats())
         figures = await day.today(gateway, t)
-        needs = views.attention(gateway, self.seen, t, may=visit.may)
+        needs = views.attention(gateway, self.seen, t, caller=visit.caller)
         devices = views.device_rows(gateway, t)
         people = await self._database.read(gateway.roster.count)
         may_see = visit.may(Scope.EVENTS_READ)

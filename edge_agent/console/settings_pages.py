@@ -16,11 +16,14 @@ from fastapi.responses import Response
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.context import Gateway
 from edge_agent.api.roles import Role, Scope
+from edge_agent.api.session import account_etag, account_view
 from edge_agent.config import ModalitySwitch
 from edge_agent.configuration import Change, differences, public
 from edge_agent.console import views
+from edge_agent.console.approval_pages import KINDS
 from edge_agent.console.page import Visit, number
 from edge_agent.console.words import MODALITIES, ROLES
+from edge_agent.policy.two_people import ActKind
 from templates_store.template import Modality
 
 HISTORY = 50
@@ -48,6 +51,9 @@ class SettingsPages:
                 for m, switch in switches.items()
             ],
             certificate=await self._certificate(visit),
+            two_people=site.two_people.model_dump(mode="json"),
+            acts=[(kind.value, t(*words)) for kind, words in KINDS.items()],
+            ending=ActKind.DECOMMISSION in site.two_people.acts and visit.may(Scope.KEYS_WRITE),
             can_write=visit.may(Scope.CONFIG_WRITE),
         )
 
@@ -93,6 +99,8 @@ class SettingsPages:
                     "has_totp": account.has_totp,
                     "disabled": account.disabled,
                     "own": account.name == visit.caller.name,
+                    "etag": account_etag(account),
+                    "base": account_view(account).model_dump_json(include={"role", "second_factor", "disabled"}),
                 }
                 for account in people
             ],

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from edge_agent.api.access import Caller
+from edge_agent.api.approvals import ACTS
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_view, pending_views
 from edge_agent.api.doors import alarm_views, door_views
 from edge_agent.api.privacy import request_view, requests_of
 from edge_agent.api.roles import Scope
+from edge_agent.api.two_people import waiting
 from edge_agent.console.page import Counts, Lamp, Text, counted
 from edge_agent.console.rows import ALARMS, row
 from edge_agent.console.words import KINDS, MODALITIES
@@ -27,6 +30,7 @@ from edge_agent.policy.requests import RightsRequest, Standing
 
 CLOCK_LIMIT = timedelta(seconds=10)  # IEC 60839-11-1: +-10 s
 
+Pairs = tuple[tuple[str, str], ...]
 STATES = {
     LinkState.ONLINE: ("ok", "在线", "Online"),
     LinkState.STARTING: ("info", "正在连接", "Connecting"),
@@ -44,17 +48,27 @@ class Seen:
     alarms: tuple[tuple[str, str], ...] = ()  # (kind, place), not acknowledged; a silent duress is not among them
     overdue: int = 0
     due_soon: int = 0
+    acts: tuple[tuple[str, str], ...] = ()  # (act, who asked), waiting for a second person
+
+    def undecided(self, caller: Caller) -> int:
+        """Acts that wait for somebody with this caller's rights who did not ask."""
+        known = ((ACTS[name], person) for name, person in self.acts if name in ACTS)
+        return sum(caller.may(act.scope) and person != caller.name for act, person in known)
 
 
 async def look(gateway: Gateway) -> Seen:
-    def read(connection: sqlite3.Connection) -> tuple[tuple[tuple[str, str], ...], list[RightsRequest]]:
-        waiting = [alarm for alarm in alarm_views(connection, duress=False) if alarm.acknowledged_at is None]
-        return tuple((alarm.kind, alarm.place) for alarm in waiting), requests_of(connection)
+    now = gateway.governance.now()
 
-    alarms, requests = await gateway.governance.database.read(read)
+    def read(connection: sqlite3.Connection) -> tuple[Pairs, list[RightsRequest], Pairs]:
+        standing = [alarm for alarm in alarm_views(connection, duress=False) if alarm.acknowledged_at is None]
+        acts = tuple(waiting(connection, now=now))
+        return tuple((alarm.kind, alarm.place) for alarm in standing), requests_of(connection), acts
+
+    alarms, requests, acts = await gateway.governance.database.read(read)
     standings = [request_view(gateway, request).standing for request in requests if request.answered_at is None]
     books = total(await gateway.outbox.stats())
-    return Seen(books.quarantined, alarms, standings.count(Standing.OVERDUE), standings.count(Standing.DUE_SOON))
+    overdue, soon = standings.count(Standing.OVERDUE), standings.count(Standing.DUE_SOON)
+    return Seen(books.quarantined, alarms, overdue, soon, acts)
 
 
 def digest(gateway: Gateway, seen: Seen) -> str:
@@ -219,13 +233,15 @@ def templates(gateway: Gateway, t: Text) -> dict[str, Any]:
     return {"tone": "ok", "state": t("可用", "Open"), "facts": facts}
 
 
-def counts(gateway: Gateway, seen: Seen) -> Counts:
+def counts(gateway: Gateway, seen: Seen, caller: Caller) -> Counts:
     waiting = len(gateway.adms.gate.pending())
     return Counts(
         {
             "devices": (waiting, "warn"),
             "doors": (len(seen.alarms), "bad"),
             "quarantine": (seen.quarantined, "warn"),
+            "approvals": (seen.undecided(caller), "info"),
+            "incidents": (gateway.incidents.open_count, "bad"),
             "privacy": (seen.overdue + seen.due_soon, "bad" if seen.overdue else "warn"),
         }
     )
@@ -258,9 +274,9 @@ def total(ledgers: Iterable[Ledger]) -> Ledger:
     )
 
 
-def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], bool]) -> list[dict[str, str]]:
+def attention(gateway: Gateway, seen: Seen, t: Text, *, caller: Caller) -> list[dict[str, str]]:
     """What needs somebody, worst first, as far as their role may know."""
-    quarantined = seen.quarantined
+    quarantined, may, undecided = seen.quarantined, caller.may, seen.undecided(caller)
     found = [
         {
             "tone": "bad",
@@ -336,6 +352,19 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, may: Callable[[Scope], b
                 "detail": t("自核实身份起 15 个工作日内答复", "to be answered 15 working days after verification"),
                 "href": "/privacy",
                 "action": t("处理", "Handle"),
+            }
+        )
+    if undecided:
+        found.append(
+            {
+                "tone": "info",
+                "icon": "people",
+                "title": t(
+                    f"{undecided} 件事等您批准", f"{counted(undecided, 'act waits', 'acts wait')} for your approval"
+                ),
+                "detail": t("别人提出的，要另一位来决定", "asked for by somebody else; a second person decides"),
+                "href": "/approvals",
+                "action": t("去决定", "Decide"),
             }
         )
     if quarantined:

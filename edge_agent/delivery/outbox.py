@@ -34,7 +34,7 @@ from edge_agent.delivery.books import (
     remove,
     settle,
 )
-from edge_agent.delivery.event import COLUMNS, JSON, Event, Stored, append, last_sequence, stored, utc_text
+from edge_agent.delivery.event import COLUMNS, ENCODE, JSON, Event, Stored, append, last_sequence, stored, utc_text
 
 __all__ = ["JSON", "Event", "Ledger", "Outbox", "Quarantined", "Revoked", "Stored", "UnknownSink", "append"]
 
@@ -50,6 +50,9 @@ class Quarantined:
     reason: str
     reply: str
     at: datetime
+
+
+Reread = Callable[[sqlite3.Connection, Event], Event | None]
 
 
 class Revoked(Exception):
@@ -264,10 +267,17 @@ class Outbox:
         )
         return await self._database.read(lambda c: c.execute(sql, (limit,)).fetchall())
 
-    async def release(self, sink: str, sequences: Iterable[int] | None = None) -> int:
-        """A person wants these (or all) sent again. How many."""
+    async def release(self, sink: str, sequences: Iterable[int] | None = None, *, reread: Reread | None = None) -> int:
+        """A person wants these (or all) sent again. How many.
+
+        `reread` gives an event as it reads by what is known now, or None; its id and its place stay.
+        """
         return await self._judge(
-            sink, sequences, "UPDATE quarantine SET released = 1 WHERE sink = ? AND released = 0", discard=False
+            sink,
+            sequences,
+            "UPDATE quarantine SET released = 1 WHERE sink = ? AND released = 0",
+            discard=False,
+            reread=reread,
         )
 
     async def discard(self, sink: str, sequences: Iterable[int] | None = None) -> int:
@@ -276,11 +286,21 @@ class Outbox:
             sink, sequences, "DELETE FROM quarantine WHERE sink = ? AND released = 0", discard=True
         )
 
-    async def _judge(self, sink: str, sequences: Iterable[int] | None, sql: str, *, discard: bool) -> int:
+    async def _judge(
+        self,
+        sink: str,
+        sequences: Iterable[int] | None,
+        sql: str,
+        *,
+        discard: bool,
+        reread: Reread | None = None,
+    ) -> int:
         chosen = None if sequences is None else sorted(set(sequences))
 
         def work(connection: sqlite3.Connection) -> int:
             books_of(connection, sink)
+            if reread is not None:
+                _reread(connection, sink, chosen, reread)
             if chosen is None:
                 count = connection.execute(sql, (sink,)).rowcount
             else:
@@ -369,3 +389,19 @@ class Outbox:
     async def relieve(self, *, limit: int = 20_000) -> int:
         """When the disk runs short: remove the oldest delivered events although their time is not over."""
         return await self.prune(datetime.max.replace(tzinfo=UTC), limit=limit, step=RELIEF_STEP)
+
+
+def _reread(connection: sqlite3.Connection, sink: str, chosen: list[int] | None, reread: Reread) -> None:
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM quarantine JOIN events USING (sequence) WHERE sink = ? AND released = 0",  # noqa: S608
+        (sink,),
+    ).fetchall()
+    for item in map(stored, rows):
+        if chosen is not None and item.sequence not in chosen:
+            continue
+        event = reread(connection, item.event)
+        if event is not None:
+            connection.execute(
+                "UPDATE events SET subject = ?, data = ? WHERE sequence = ? AND id = ?",
+                (event.subject, ENCODE(event.data), item.sequence, event.id),
+            )

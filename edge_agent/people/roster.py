@@ -17,7 +17,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -31,7 +31,8 @@ PIN = re.compile(r"[0-9]{4,12}")
 MAX_NAME = 200
 MAX_USER_ID = 64
 MAX_IMPORT = 100_000
-COLUMNS = ("subject", "name", "department", "user_id", "card", "pin")
+MAX_YEAR = 9999  # none in it: it is over earlier or later elsewhere
+COLUMNS = ("subject", "name", "department", "user_id", "card", "pin", "valid_from", "valid_until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,36 @@ class HashedPin:
 
 class Taken(ValueError):
     """A card or a device's number belongs to somebody else."""
+
+
+def begins(said: date, zone: tzinfo) -> datetime:
+    """A moment, or the first one of a day in `zone`. Raises ValueError."""
+    return _checked(said) if isinstance(said, datetime) else _checked(datetime.combine(said, time(), zone))
+
+
+def ends(said: date, zone: tzinfo) -> datetime:
+    """A moment, or the end of a day in `zone`: whoever is valid until that day still is on it. Raises ValueError."""
+    if isinstance(said, datetime):
+        return _checked(said)
+    _checked(datetime.combine(said, time(), zone))
+    return datetime.combine(said + timedelta(days=1), time(), zone).astimezone(UTC)
+
+
+def _checked(moment: datetime) -> datetime:
+    """One that every zone's calendar has. Raises ValueError."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs its offset from UTC, as in 2027-01-31T18:00:00+08:00")
+    if not 1 < moment.year < MAX_YEAR:
+        raise ValueError(f"valid_from, valid_until: years 2 to {MAX_YEAR - 1}; leave it out for no limit")
+    return moment.astimezone(UTC)
+
+
+def day_or_moment(text: str) -> date:
+    """2027-01-31, or with a time and an offset. Raises ValueError."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return datetime.fromisoformat(text)
 
 
 def new_subject() -> str:
@@ -182,6 +213,8 @@ class Roster:
             raise ValueError("subject: letters, digits, '.', '_' and '-', up to 64")
         if not person.name.strip() or len(person.name) > MAX_NAME or len(person.department) > MAX_NAME:
             raise ValueError(f"name: 1 to {MAX_NAME} characters")
+        if person.valid_from and person.valid_until and person.valid_from >= person.valid_until:
+            raise ValueError("valid_until: must be after valid_from")
         at = utc_text(now)
         known = connection.execute("SELECT 1 FROM people WHERE subject = ?", (person.subject,)).fetchone()
         connection.execute(
@@ -273,8 +306,11 @@ class Roster:
         now: datetime,
         first_line: int = 1,
         pin_hashes: Mapping[str, HashedPin] | None = None,
+        zone: tzinfo = UTC,
     ) -> Imported:
         """Rows with the keys of COLUMNS; only `name` must be there. A bad row is reported, the rest is taken.
+
+        `zone` is where a day of `valid_from` or `valid_until` begins and ends; an empty one keeps what is known.
 
         A row without `subject` means whoever has its `user_id`, or somebody new. PINs come hashed
         beforehand in `pin_hashes` (by PIN), because hashing thousands would hold the transaction for minutes.
@@ -288,8 +324,18 @@ class Roster:
             try:
                 user_id, subject = cells["user_id"], cells["subject"]
                 subject = subject or self.subject_of(connection, user_id=user_id) or new_subject()
-                column = "subject" if not SUBJECT.fullmatch(subject) else "name"
-                is_new = self.put(connection, Person(subject, cells["name"], cells["department"]), now=now)
+                known = self.person(connection, subject)
+                since, until = (known.valid_from, known.valid_until) if known else (None, None)
+                column = "valid_from"
+                if cells[column]:
+                    since = begins(day_or_moment(cells[column]), zone)
+                column = "valid_until"
+                if cells[column]:
+                    until = ends(day_or_moment(cells[column]), zone)
+                if not since or not until or since < until:
+                    column = "subject" if not SUBJECT.fullmatch(subject) else "name"
+                person = Person(subject, cells["name"], cells["department"], since, until)
+                is_new = self.put(connection, person, now=now)
                 if user_id:
                     column = "user_id"
                     self.link(connection, subject, user_id)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 
 class ActKind(StrEnum):
@@ -29,6 +29,10 @@ class TwoPeople(BaseModel):
     acts: Annotated[frozenset[ActKind], Field(max_length=len(ActKind))] = frozenset({ActKind.DISCLOSURE})
     minutes: int = Field(60, ge=1, le=7 * 24 * 60, description="an act that nobody decided by then falls away")
 
+    @field_serializer("acts")
+    def _in_order(self, acts: frozenset[ActKind]) -> list[ActKind]:
+        return sorted(acts)  # the same rules read the same, whatever order a set has today
+
     @property
     def lifetime(self) -> timedelta:
         return timedelta(minutes=self.minutes)
@@ -38,19 +42,28 @@ class TwoPeople(BaseModel):
         return self.acts - other.acts
 
 
+class WhyNot(StrEnum):
+    """Why somebody may not decide."""
+
+    MACHINE = "machine"  # a token is nobody
+    OWN_ACT = "own_act"
+    PASSWORD = "password"  # noqa: S105 - somebody else knows the asker's or the decider's
+    PROVIDER = "provider"  # one of the two chose who vouches for the other
+
+
 def undecidable(
     *, asker: str, decider: str, decider_is_person: bool, own_passwords: bool, provider_by: str = ""
-) -> str:
-    """Why this person may not decide; empty if they may.
+) -> WhyNot | None:
+    """None if this person may decide.
 
     `provider_by` is who set up the identity provider that vouches for one of them, if it does.
     """
     if not decider_is_person:
-        return "a machine's token decides nothing: sign in"
+        return WhyNot.MACHINE
     if asker == decider:
-        return "you asked for it: another person has to decide"
+        return WhyNot.OWN_ACT
     if not own_passwords:
-        return "whoever asks or decides must have set their own password: somebody else knows this one"
+        return WhyNot.PASSWORD
     if provider_by in {asker, decider}:
-        return f"{provider_by} set up the identity provider that vouches for the other: a third person has to"
-    return ""
+        return WhyNot.PROVIDER
+    return None

@@ -31,7 +31,7 @@ MIX = (
     ("GET", "/healthz", b""), ("GET", "/api/v1/people/p17", b""), ("GET", "/api/v1/upstreams", b""),
     ("GET", "/api/v1/doors", b""), ("GET", "/api/v1/events?limit=20&device=t3", b""),
     ("GET", "/api/v1/session/me", b""),
-    ("PATCH", "/api/v1/people/p23", b'{"department": "Assembly"}'),
+    ("PATCH", PERSON := "/api/v1/people/p23", b'{"department": "Assembly"}'),
 )  # fmt: skip
 
 
@@ -44,19 +44,23 @@ class Line:
         self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE  # the gateway's own authority
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._busy = asyncio.Lock()
+        self.tag = ""  # of the newest answer that had one
 
-    async def ask(self, method: str, target: str, body: bytes, token: str) -> int:
+    async def ask(self, method: str, target: str, body: bytes, token: str, *, tag: str = "") -> int:
         async with self._busy:
             if self._stream is None:
                 self._stream = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
             reader, writer = self._stream
             head = (
                 f"{method} {target} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                + (f"If-Match: {tag}\r\n\r\n" if tag else "\r\n")
             )
             writer.write(head.encode() + body)
             answer = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            if b"etag: " in answer.lower():
+                self.tag = answer.lower().split(b"etag: ")[1].split(b"\r\n")[0].decode()
             return int(answer[9:12])
 
     def close(self) -> None:
@@ -70,13 +74,19 @@ class Asking:
         self.tokens = tokens
         self.waits: list[float] = []
         self.wrong = 0
+        self.tag = ""  # of the person as this changes them: the same change again makes the same version
 
     async def warm(self) -> None:
         await asyncio.gather(*(line.ask("GET", "/healthz", b"", self.tokens[0]) for line in self.lines))
+        line, change = self.lines[0], next(body for method, _, body in MIX if method == "PATCH")
+        await line.ask("GET", PERSON, b"", self.tokens[0])
+        assert await line.ask("PATCH", PERSON, change, self.tokens[0], tag=line.tag) == 200
+        self.tag = line.tag
 
     async def _one(self, n: int, due: float) -> None:
         method, target, body = MIX[n % len(MIX)]
-        status = await self.lines[n % CONNECTIONS].ask(method, target, body, self.tokens[n // 10 % CALLERS])
+        tag, token = self.tag if method == "PATCH" else "", self.tokens[n // 10 % CALLERS]
+        status = await self.lines[n % CONNECTIONS].ask(method, target, body, token, tag=tag)
         self.waits.append(asyncio.get_running_loop().time() - due)
         self.wrong += status != 200
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from edge_agent.api.access import COOKIE
+from edge_agent.api.roles import Role
 from tests.browser.gateway import BrowserGateway
 from tests.shared_data import SHARED
 
@@ -59,6 +61,17 @@ class Console:
         self.watch(page)
         if path:
             page.goto(path)
+        return page
+
+    def page_of(self, name: str, role: Role, path: str, *, language: str = "en") -> Page:
+        """Somebody else, at a browser of their own."""
+        context = self.context(signed_in=False, language=language)
+        context.add_cookies(
+            [{"name": COOKIE, "value": self.gateway.account(name, role), "url": self.gateway.url, "secure": True}]
+        )
+        page = context.new_page()
+        self.watch(page)
+        page.goto(path)
         return page
 
     def watch(self, page: Page) -> None:

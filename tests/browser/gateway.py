@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_agent.agent import Agent
+from edge_agent.api import accounts
+from edge_agent.api.roles import Role
 from edge_agent.api.server import bootstrap_token
 from edge_agent.config import parse
 from edge_agent.database import utc_now
@@ -113,6 +116,20 @@ class BrowserGateway:
             )
 
         self.call(work())
+
+    def account(self, name: str, role: Role) -> str:
+        """Somebody else with a password of their own, signed in: the value of their session cookie."""
+        now = utc_now()
+
+        def work(connection: sqlite3.Connection) -> str:
+            known = accounts.find(connection, name)
+            known = known or accounts.add(connection, name, role=role, password_hash=None, now=now)
+            return accounts.open_session(connection, known, address="", agent="", now=now).id
+
+        return self.call(self.agent.database.write(work))
+
+    def write(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self.call(self.agent.database.write(work))
 
     def stand(self, photo: Path) -> None:
         """Put somebody before the gateway's own camera."""

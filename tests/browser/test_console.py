@@ -275,7 +275,7 @@ def test_a_guard_lands_on_doors_and_sees_only_a_guards_pages(console: Console) -
     page.get_by_label("Password").fill("a long sentence for the guard")
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/doors")
-    expect(page.locator(".nav a")).to_have_count(6)
+    expect(page.locator(".nav a")).to_have_count(7)
     page.goto("/privacy")
     expect(page.get_by_role("heading", level=1)).to_contain_text("does not include")
     console.expected("403")

@@ -15,6 +15,7 @@ PAGES = (
     "/people/p1006/enrol?modality=face", "/people/p1006/enrol?modality=fingerprint", "/events", "/events/1", "/devices",
     "/devices/lobby", "/upstreams", "/quarantine", "/privacy", "/privacy/receipts", "/audit", "/health", "/settings",
     "/settings/accounts", "/settings/configuration", "/settings/configuration/1", "/account", "/more",
+    "/approvals", "/incidents",
 )  # fmt: skip
 WIDTHS = {320: 36, 390: 36, 1440: 24}  # -> the least height of what a finger or a pointer has to hit
 UNNAMED = """() => [...document.querySelectorAll("a[href],button,input:not([type=hidden]),select,textarea,summary")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -157,3 +158,41 @@ async def test_the_whole_way_through_the_api(whole: Whole) -> None:
         assert (await officer.get("/api/v1/incidents/none")).status_code == 404
     warned = await whole.client(Role.ADMIN).get("/api/v1/status")
     assert warned.json()["warnings"] == [w for w in warned.json()["warnings"] if "incident" not in w]
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        (
+            "zh",
+            (
+                "1 起安全事件正在处理",
+                "设备或备份丢失",
+                "停止采集和比对",
+                "更换密钥和口令",
+                "告知书（英文）",
+                "受影响的人",
+            ),
+        ),
+        ("en", ("1 incident is open", "A device or a backup was lost", "Stop capture", "Exchange keys", "(Chinese)")),
+    ],
+)
+async def test_the_page_offers_every_step_and_paper_in_words(
+    whole: Whole, language: str, words: tuple[str, ...]
+) -> None:
+    opened = await whole.agent.incidents.open(IncidentKind.LOSS, actor="lin", note="U 盘")
+    admin, auditor = await whole.browser("admin"), await whole.browser("auditor")
+    text = (await admin.get(f"/incidents?lang={language}")).text
+    for word in words:
+        assert word in text, word
+    calls = set(re.findall(rf"/api/v1/incidents/{opened.id}/[a-z?=]+", text))
+    papers = {f"/api/v1/incidents/{opened.id}/{kind}?lang={to}" for kind in ("notice", "report") for to in ("zh", "en")}
+    steps = {f"/api/v1/incidents/{opened.id}/{step}" for step in ("freeze", "close", "affected")}
+    assert calls == papers | steps
+    for call in papers:
+        assert (await admin.get(call)).status_code == 200
+    await whole.agent.incidents.freeze(opened.id, actor="lin")
+    assert "/thaw" in (await admin.get("/incidents")).text
+    seen = (await auditor.get(f"/incidents?lang={language}")).text
+    assert "/report?lang" in seen
+    assert "/thaw" not in seen

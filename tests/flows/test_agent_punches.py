@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes
 
 from device_drivers.isapi.driver import IsapiTerminal
+from edge_agent.attendance import recognised
 from edge_agent.delivery.outbox import Stored
 from edge_agent.devices.supervise import LinkState
 from tests.canary import hits
@@ -58,6 +60,30 @@ async def test_each_record_of_four_protocols_arrives_once_also_across_a_restart(
         )
         sequences = [int(event["sequence"]) for event in await s.receiver.told("")]
         assert sorted(sequences) == list(range(1, len(sequences) + 1))
+
+
+async def test_a_number_that_was_nobodys_is_somebodys_when_its_refused_punch_is_released(tmp_path: Path) -> None:
+    async with agent_site(tmp_path) as s:
+        dead = upstream("hr", s.receiver) | {"url": "http://127.0.0.1:9/events"}
+        async with s.running(s.site("zk", upstreams=[dead])) as agent:
+            await people(agent)
+            s.zk.add_user("1777")
+            s.zk.swipe("1777")
+            unknown = await happened(agent, "attendance.punch", by("zk", "1777"))
+            assert (unknown.event.subject, unknown.event.data["known"]) == (None, False)
+            await agent.outbox.quarantine("hr", unknown.sequence, reason="HTTP 422", reply="unknown user")
+            await agent.database.write(lambda c: agent.roster.link(c, "p1001", "1777"))
+            again = partial(recognised, agent.roster)
+            assert await agent.outbox.release("hr", [unknown.sequence], reread=again) == 1
+            [owed] = [item for item in await agent.outbox.pending("hr", 100) if item.sequence == unknown.sequence]
+            assert (owed.event.id, owed.recorded_at) == (unknown.event.id, unknown.recorded_at)
+            assert owed.event.subject == "p1001"
+            assert owed.event.data == {**unknown.event.data, "known": True}  # what the device said stays
+            assert (await agent.outbox.ledger("hr")).balanced
+            # The terminal tells of it once more: still the same punch.
+            before = agent.outbox.last_sequence
+            await agent.outbox.append([unknown.event])
+            assert agent.outbox.last_sequence == before
 
 
 async def test_devices_and_upstreams_come_and_go_with_the_configuration(tmp_path: Path) -> None:

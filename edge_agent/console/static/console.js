@@ -27,7 +27,7 @@ export function raise(ban) {
   if (ban.parentNode !== home) home.prepend(ban);
   ban.hidden = false; ban.focus();
 }
-export function fault(title, text = "", fields = []) {
+export function fault(title, text = "", fields = [], link) {
   const ban = $("#fault"), list = $("ul", ban);
   $("b", ban).textContent = title; $("span", ban).textContent = text;
   list.replaceChildren(...fields.map(([input, words]) => {
@@ -36,6 +36,7 @@ export function fault(title, text = "", fields = []) {
     a.addEventListener("click", e => { e.preventDefault(); input.focus(); });
     li.append(a); return li;
   }));
+  if (link) { const li = document.createElement("li"), a = document.createElement("a"); [a.href, a.textContent] = link; li.append(a); list.append(li); }
   raise(ban);
 }
 const WORDS = {
@@ -69,11 +70,12 @@ export function refused(data, form) {
   }
   const title = data.code === "stale" ? t("有人先改过了", "Somebody changed it first") : t("没有完成，什么都没改", "Not done; nothing was changed");
   const words = zh && WORDS[data.code] && data.code !== "stale" ? WORDS[data.code] : "";
-  fault(title, [words, data.detail, data.request_id && `${t("编号", "request")} ${data.request_id}`].filter(Boolean).join(" · "), fields);
+  const link = data.code === "stale" && !form ? [location.href, t("看现在的样子", "See how it is now")] : undefined;
+  fault(title, [words, data.detail, data.request_id && `${t("编号", "request")} ${data.request_id}`].filter(Boolean).join(" · "), fields, link);
 }
 
 // One call to the API: [status, body, headers], or null if nothing answered. Every change carries the CSRF token.
-export async function ask(what, body, headers = {}) {
+async function sent(what, body, headers = {}) {
   const [method, url] = what.split(" "), csrf = document.body.dataset.csrf;
   const init = { method, headers: { Accept: "application/json", ...headers } };
   if (csrf && method !== "GET") init.headers["X-CSRF-Token"] = csrf;
@@ -83,7 +85,11 @@ export async function ask(what, body, headers = {}) {
   try { answer = await fetch(url, init); }
   catch { fault(t("网关没有回答", "The gateway did not answer"), t("没有任何改动。请检查网络后再试。", "Nothing was changed. Check the network and try again.")); return null; }
   if (answer.status === 401 && csrf) { location.href = "/login"; return null; }
-  return [answer, answer.status === 204 ? {} : await answer.json().catch(() => ({}))];
+  return [answer];
+}
+export async function ask(what, body, headers) {
+  const got = await sent(what, body, headers); if (!got) return null;
+  return [got[0], got[0].status === 204 ? {} : await got[0].json().catch(() => ({}))];
 }
 export async function call(what, body, headers, form) {
   const got = await ask(what, body, headers);
@@ -91,31 +97,47 @@ export async function call(what, body, headers, form) {
   const [answer, data] = got;
   if (answer.status === 202 && data.state === "waiting") { waits(data); return null; }
   if (answer.ok) { $("#fault").hidden = true; return data; }
+  if (answer.status === 412 && form?.dataset.now && !await unchanged(form)) return null;
+  if (answer.status === 412 && !form) renew();
   refused(data, form);
   return null;
 }
 // A form that names where it was read (data-now) and what stood there (data-base) is sent under the version that still
 // holds that. If somebody was first, what stands there now is shown where it differs, and sending again means: mine.
-async function unchanged(form, body) {
-  const got = await ask(`GET ${form.dataset.now}`); if (!got?.[0].ok) return got && refused(got[1], form);
-  const [answer, now] = got, base = JSON.parse(form.dataset.base), same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
-  const tag = answer.headers.get("etag");
-  if (Object.keys(base).every(k => same(base[k], now[k]))) return tag ? { "If-Match": tag } : {};
-  const lines = Object.keys(base).filter(k => !same(now[k], body[k])).map(k => `${k}: ${JSON.stringify(now[k])}`).join("; ");
-  form.dataset.base = JSON.stringify(Object.fromEntries(Object.keys(base).map(k => [k, now[k]])));
-  fault(t("有人先改过了", "Somebody changed it first"), t(`现在是 ${lines || "一样的"}。您填的还在；再保存一次就以您的为准。`, `It is now ${lines || "the same"}. What you typed is still here; save again to put yours in its place.`));
+async function unchanged(form) {
+  const got = await ask(`GET ${form.dataset.now.replace(/\{(\w+)\}/g, (_, k) => encodeURIComponent(form.elements[k].value))}`);
+  if (!got?.[0].ok) return got && refused(got[1], form);
+  const [answer, now] = got, held = $("[data-into=base]", form), base = JSON.parse(held?.value ?? form.dataset.base);
+  const moved = Object.keys(base).filter(k => JSON.stringify(base[k]) !== JSON.stringify(now[k]));
+  if (!moved.length) return { "If-Match": answer.headers.get("etag") };
+  const seen = JSON.stringify(Object.fromEntries(Object.keys(base).map(k => [k, now[k]])));
+  if (held) held.value = seen; else form.dataset.base = seen;
+  const lines = moved.map(k => `${marked(form, k)?.labels?.[0]?.textContent ?? NAMES[k] ?? k}${t("：", ": ")}${plainly(now[k])}`).join(t("；", "; "));
+  fault(t("有人先改过了", "Somebody changed it first"), t(`现在是 ${lines}。您填的还在；再保存一次就以您的为准。`, `It is now ${lines}. What you typed is still here; save again to put yours in its place.`));
 }
+const NAMES = { cards: t("卡片", "cards"), has_pin: t("有密码", "has a PIN"), role: t("角色", "role"), second_factor: t("第二因素", "second factor"), disabled: t("停用", "shut") };
+const plainly = v => v === null || v === "" || v?.length === 0 ? "—" : Array.isArray(v) ? v.join(", ") : typeof v === "boolean" ? v ? t("是", "yes") : t("否", "no") : /^\d{4}-\d\d-\d\dT/.test(v) ? when(v) : String(v);
 // An act that needs a second person has been put down and waits; nothing has happened yet.
 export function waits({ id, expires_at }) {
   $("dialog[open]")?.close();
-  const until = when(expires_at, "toLocaleTimeString");
-  fault(t("等另一位批准", "Waits for a second person"), t(`已登记为 ${id}，现在什么都没发生。另一位有此权限的人在 ${until} 前批准才会执行。`, `Put down as ${id}; nothing has happened yet. It happens once another person with this right approves it by ${until}.`));
+  const until = when(expires_at);
+  fault(t("等另一位批准", "Waits for a second person"), t(`已登记为 ${id}，现在什么都没发生。另一位有此权限的人在 ${until} 前批准才会执行。`, `Put down as ${id}; nothing has happened yet. It happens once another person with this right approves it by ${until}.`), [], [`/approvals#${id}`, t("看它到哪一步了", "See where it stands")]);
+}
+// A file is only what came with the right to it: an answer that waits for a second person is said, never saved.
+async function save(b, body, form) {
+  const got = await sent(b.dataset.save, body); if (!got) return;
+  const [answer] = got, waiting = answer.status === 202;
+  if (!answer.ok || waiting) { const data = await answer.json().catch(() => ({})); return waiting ? waits(data) : refused(data, form); }
+  const a = document.createElement("a"); a.href = URL.createObjectURL(await answer.blob()); a.download = b.dataset.as; a.click();
+  setTimeout(() => URL.revokeObjectURL(a.href), 60000);
+  form?.closest("dialog")?.close(); toast(t("已保存到您的电脑", "Saved to your computer"));
 }
 
 export function values(form) {
   const body = {};
   for (const el of form.elements) {
     if (!el.name || el.disabled || (el.type === "radio" && !el.checked)) continue;
+    if ("changed" in el.dataset && el.value === el.defaultValue) continue;   // shown less exactly than it is kept
     let v = el.type === "checkbox" ? el.checked : el.value;
     if (el.type === "checkbox" && el.hasAttribute("value")) { (body[el.name] ??= []); if (el.checked) body[el.name].push(el.value); continue; }
     if (el.dataset.as === "number") v = v === "" ? null : +v;
@@ -145,11 +167,12 @@ export function done(el, data) {
   if (el.dataset.done && !el.dataset.show) { toastAfterLoad(el.dataset.done); location.reload(); }
 }
 // "METHOD /path" in data-form (forms) or data-call (buttons); data-then is where to go after
-for (const form of $$("form[data-form]")) form.addEventListener("submit", async e => {
+for (const form of $$("form[data-form],form[data-save]")) form.addEventListener("submit", async e => {
   e.preventDefault(); clean(form);
   const body = form.dataset.raw ? undefined : values(form); if (body === null) return;
   const button = e.submitter ?? $("[type=submit]", form); if (button) button.disabled = true;
-  const headers = form.dataset.now ? await unchanged(form, body) : {};
+  if (form.dataset.save) { await save(form, body, form); if (button) button.disabled = false; return; }
+  const headers = form.dataset.now ? await unchanged(form) : {};
   if (!headers) { if (button) button.disabled = false; return; }
   if (form.dataset.key) headers["Idempotency-Key"] = crypto.randomUUID();
   let what = form.dataset.form;
@@ -159,8 +182,10 @@ for (const form of $$("form[data-form]")) form.addEventListener("submit", async 
   if (data) { if (!form.dataset.keep) form.closest("dialog")?.close(); done(form, data); }
 });
 document.addEventListener("click", async e => {
+  const file = e.target.closest("button[data-save]");
+  if (file) { file.disabled = true; await save(file, file.dataset.body && JSON.parse(file.dataset.body)); file.disabled = false; return; }
   const b = e.target.closest("[data-call]"); if (!b) return;
-  b.disabled = true;
+  b.disabled = true; if (b.closest("details.menu")) b.closest("details.menu").open = false;
   const headers = b.dataset.etag ? { "If-Match": b.dataset.etag } : {};
   const data = await call(b.dataset.call, b.dataset.body ? JSON.parse(b.dataset.body) : undefined, headers);
   b.disabled = false;

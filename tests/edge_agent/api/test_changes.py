@@ -82,8 +82,25 @@ async def test_an_upstream_is_added_changed_stopped_and_taken_back(whole: Whole)
         assert "'subject', 'user_id'" in bad.json()["detail"]  # what is allowed
         for path in ("revoke", "reinstate"):
             assert (await admin.post(f"/api/v1/upstreams/nobody/{path}")).status_code == 404
-        assert (await admin.delete("/api/v1/upstreams/hr")).status_code == 204
+        tag = {"If-Match": (await admin.get("/api/v1/upstreams/hr")).headers["etag"]}
+        assert (await admin.delete("/api/v1/upstreams/hr", headers=tag)).status_code == 204
         assert whole.agent.site.upstreams == ()
+
+
+async def test_a_release_recognises_whom_a_number_means_now_where_it_is_asked_to(whole: Whole) -> None:
+    outbox, now = whole.agent.outbox, whole.agent.clock()
+    await outbox.register("hr")
+    said = {"user_id": "500", "known": False}
+    await outbox.append([Event(f"e{n}", "attendance.punch", now, "panel", None, said) for n in (1, 2, 3)])
+    for n in (1, 2, 3):
+        await outbox.quarantine("hr", n, reason="unknown user")
+    async with whole.client(Role.ADMIN) as admin:
+        await changed(admin, f"/api/v1/people/{PERSON['subject']}", {"user_id": "500"})
+        judged = {"upstream": "hr", "action": "release"}
+        for more in ({"sequences": [1]}, {"sequences": [2], "recognise": True}):
+            assert (await admin.post("/api/v1/quarantine", json=judged | more)).json() == {"count": 1}
+    subjects = [item.event.subject for item in await outbox.events()][:3]
+    assert subjects == [None, PERSON["subject"], None]  # the third still waits for a person's word
 
 
 @pytest.mark.parametrize(
@@ -133,12 +150,17 @@ async def test_a_door_an_account_and_a_person_are_changed_on_what_was_read(whole
     assert first.json()["role"] == "operator"
     first, _ = await changed(admin, f"/api/v1/people/{PERSON['subject']}", {"department": "二部"})
     assert first.json()["department"] == "二部"
+    rules = {"acts": ["door_open", "disclosure"], "minutes": 5}
+    first, _ = await changed(admin, "/api/v1/two-people", rules, method="PUT")
+    assert first.headers["etag"] == (await admin.get("/api/v1/two-people")).headers["etag"]
 
 
 async def test_the_last_administrator_keeps_the_role(whole: Whole) -> None:
     admin = await whole.browser("admin")
-    assert (await admin.patch("/api/v1/accounts/the-second-admin", json={"role": "auditor"})).status_code == 200
-    refused = await admin.patch("/api/v1/accounts/the-admin", json={"role": "auditor"})
+    first, _ = await changed(admin, "/api/v1/accounts/the-second-admin", {"role": "auditor"})
+    assert first.status_code == 200
+    tag = {"If-Match": (await admin.get("/api/v1/accounts/the-admin")).headers["etag"]}
+    refused = await admin.patch("/api/v1/accounts/the-admin", json={"role": "auditor"}, headers=tag)
     assert (refused.status_code, refused.json()["code"]) == (409, "last_administrator")
 
 

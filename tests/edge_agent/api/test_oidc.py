@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,40 +18,15 @@ from edge_agent.api.oidc import Person, SignOnRefused, SignOns, account_name, ro
 from edge_agent.api.roles import Role
 from edge_agent.config import Oidc, SignIn
 from tests.edge_agent.api.whole import Whole
+from tests.identity_provider import identity_provider
 
 START, CALLBACK = "/api/v1/session/oidc", "/api/v1/session/oidc/callback"
 
 
-USERS = (
-    {"sub": "s-1", "preferred_username": "Lin.Lan", "groups": ["staff", "gate-ops"]},
-    {"sub": "s-2", "preferred_username": "guest", "groups": ["staff"]},
-    {"sub": "s-3", "preferred_username": "the-admin", "groups": ["gate-ops"]},
-)
-
-
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    """Somebody else's provider, in a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    users = [word for user in USERS for word in ("--user-claims", json.dumps(user))]
-    command = [sys.executable, "-m", "oidc_provider_mock", "--port", str(port), "--require-nonce", "true", *users]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    issuer = f"http://127.0.0.1:{port}"
-    try:
-        with httpx.Client(trust_env=False) as client:
-            for _ in range(200):
-                try:
-                    client.get(f"{issuer}/.well-known/openid-configuration")
-                    break
-                except httpx.ConnectError:
-                    assert process.poll() is None, "the provider did not start"
-                    threading.Event().wait(0.1)
+    with identity_provider() as issuer:
         yield issuer
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 async def configured(whole: Whole, issuer: str, **roles: Role) -> None:

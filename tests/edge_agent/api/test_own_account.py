@@ -73,12 +73,18 @@ async def test_a_token_has_no_password(whole: Whole) -> None:
         assert (await client.post(f"{ME}/totp", json={"password": PASSWORD})).json()["code"] == "no_account"
 
 
+async def change(client: httpx.AsyncClient, name: str, body: dict[str, object]) -> httpx.Response:
+    path = f"/api/v1/accounts/{name}"
+    return await client.patch(path, json=body, headers={"If-Match": (await client.get(path)).headers["etag"]})
+
+
 async def test_an_administrator_resets_others_and_is_never_the_last_to_go(site: Site) -> None:
     async with signed_in(site) as client:
         await client.post("/api/v1/accounts", json={"name": "wang", "role": "operator", "password": PASSWORD})
-        reset = await client.patch("/api/v1/accounts/wang", json={"password": NEW, "disabled": True})
+        reset = await change(client, "wang", {"password": NEW, "disabled": True})
         assert reset.json()["disabled"] is True
-        last = await client.patch("/api/v1/accounts/linlan", json={"disabled": True})
+        last = await change(client, "linlan", {"disabled": True})
         assert (last.status_code, last.json()["code"]) == (409, "last_administrator")
-        assert (await client.patch("/api/v1/accounts/nobody", json={})).status_code == 404
+        nobody = await client.patch("/api/v1/accounts/nobody", json={}, headers={"If-Match": '"1"'})
+        assert nobody.status_code == 404
         assert (await client.get(ME)).status_code == 200

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 
 from tests.edge_agent.api.client import Site
@@ -7,6 +9,14 @@ from tests.edge_agent.api.client import Site
 
 async def import_csv(client: httpx.AsyncClient, raw: bytes) -> httpx.Response:
     return await client.post("/api/v1/people/import", files={"file": ("people.csv", raw, "text/csv")})
+
+
+NEVER = ({"valid_until": "9999-12-31"}, {"valid_from": "0001-01-01"}, {"valid_from": "0001-01-01T00:00:00+08:00"})
+
+
+async def change(client: httpx.AsyncClient, subject: str, body: dict[str, Any]) -> httpx.Response:
+    path = f"/api/v1/people/{subject}"
+    return await client.patch(path, json=body, headers={"If-Match": (await client.get(path)).headers["etag"]})
 
 
 async def test_a_person_gets_card_and_pin_and_neither_is_ever_shown(site: Site) -> None:
@@ -37,9 +47,42 @@ async def test_a_card_belongs_to_one_person(site: Site) -> None:
 async def test_a_correction_changes_what_it_names_and_nothing_else(site: Site) -> None:
     client = await site.administrator()
     subject = (await client.post("/api/v1/people", json={"name": "A", "department": "QA"})).json()["subject"]
-    changed = await client.patch(f"/api/v1/people/{subject}", json={"name": "B"})
+    changed = await change(client, subject, {"name": "B"})
     assert (changed.json()["name"], changed.json()["department"]) == ("B", "QA")
-    assert (await client.patch("/api/v1/people/nobody", json={"name": "B"})).status_code == 404
+    nobody = await client.patch("/api/v1/people/nobody", json={"name": "B"}, headers={"If-Match": '"1"'})
+    assert nobody.status_code == 404
+
+
+async def test_a_day_of_validity_is_a_whole_day_on_the_sites_clock(site: Site) -> None:
+    client = await site.administrator()
+    zone = site.governance.configuration.site.model_copy(update={"timezone": "Asia/Shanghai"})
+    await site.governance.configuration.apply(zone, actor="t", reason="t", now=site.clock())
+    body = {"name": "A", "valid_from": "2026-12-01", "valid_until": "2027-11-30T18:00:00+08:00"}
+    person = (await client.post("/api/v1/people", json=body)).json()
+    assert (person["valid_from"], person["valid_until"]) == ("2026-11-30T16:00:00Z", "2027-11-30T10:00:00Z")
+    changed = (await change(client, person["subject"], {"valid_until": "2027-11-30"})).json()
+    assert (changed["valid_from"], changed["valid_until"]) == ("2026-11-30T16:00:00Z", "2027-11-30T16:00:00Z")
+    changed = (await change(client, person["subject"], {"valid_from": None, "name": "B"})).json()
+    assert (changed["valid_from"], changed["valid_until"]) == (None, "2027-11-30T16:00:00Z")
+    for wrong in ({"valid_from": "2028-01-01"}, {"valid_from": "2026-12-01T08:00:00"}, *NEVER):
+        refused = await change(client, person["subject"], wrong)
+        assert refused.status_code == 422, wrong
+        assert "valid_" in refused.text
+    assert (await client.get(f"/api/v1/people/{person['subject']}")).json() == changed  # nothing half applied
+
+
+async def test_an_import_takes_validity_and_a_column_left_out_keeps_what_is_known(site: Site) -> None:
+    client = await site.administrator()
+    raw = "name,user_id,valid_from,valid_until\nA,1,2026-12-01,2026-12-31\nB,2,soon,\nC,3,2026-12-02,2026-12-01\n"
+    report = (await import_csv(client, raw.encode())).json()
+    assert [(fault["line"], fault["column"]) for fault in report["refused"]] == [(3, "valid_from"), (4, "valid_until")]
+    assert (await import_csv(client, b"name,user_id\nA2,1\n")).json()["changed"] == 1
+    [person] = (await client.get("/api/v1/people")).json()["people"]
+    assert (person["name"], person["valid_from"], person["valid_until"]) == (
+        "A2",
+        "2026-12-01T00:00:00Z",
+        "2027-01-01T00:00:00Z",
+    )
 
 
 async def test_an_import_takes_good_rows_and_names_bad_ones(site: Site) -> None:

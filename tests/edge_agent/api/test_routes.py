@@ -26,8 +26,14 @@ PAGES = {
     "/upstreams": Scope.UPSTREAMS_READ, "/quarantine": Scope.UPSTREAMS_READ, "/audit": Scope.AUDIT_READ,
     "/account": Scope.STATUS_READ,
     "/settings": Scope.CONFIG_READ, "/people/p1001/enrol": Scope.ENROL, "/enrol": Scope.ENROL,
+    "/approvals": Scope.STATUS_READ, "/incidents": Scope.PRIVACY_READ,
     "/access": Scope.CONFIG_READ, "/privacy/receipts": Scope.PRIVACY_READ, "/settings/accounts": Scope.ACCOUNTS_WRITE,
     "/settings/configuration": Scope.CONFIG_READ, "/settings/configuration/1": Scope.CONFIG_READ,
+}  # fmt: skip
+# What ends something, or is one's own, has no earlier version that somebody else's change could be lost with.
+NOTHING_TO_LOSE = {
+    "/api/v1/session/me", "/api/v1/session/me/password", "/api/v1/session/me/totp", "/api/v1/sessions/{handle}",
+    "/api/v1/tokens/{name}", "/api/v1/enrolments/{enrolment}",
 }  # fmt: skip
 SNAPSHOT = Path(__file__).with_name("routes.txt")
 
@@ -81,6 +87,23 @@ async def test_pages_lead_a_stranger_to_the_sign_in(whole: Whole) -> None:
 async def test_the_routes_and_their_scopes_are_the_agreed_ones(whole: Whole) -> None:
     lines = [f"{method} {path} {scope or 'public'}" for method, path, scope in whole.routes()]
     assert sorted(lines) == SNAPSHOT.read_text("utf-8").splitlines()
+
+
+async def test_every_change_says_which_version_it_is_based_on(whole: Whole) -> None:
+    document = whole.app.openapi()
+    changing = {
+        (method, path)
+        for method, path, _ in whole.routes()
+        if method in {"PUT", "PATCH", "DELETE"} and path not in NOTHING_TO_LOSE
+    }
+    assert len(changing) >= 10
+    for method, path in sorted(changing | {("POST", "/api/v1/config/versions/{number}/restore")}):
+        operation = document["paths"][path][method.lower()]
+        assert "if-match" in {each["name"] for each in operation["parameters"]}, (method, path)
+        assert {"412", "428"} <= operation["responses"].keys(), (method, path)
+    async with whole.client(Role.ADMIN) as admin:
+        for path in ("/api/v1/people/p1001", "/api/v1/accounts/the-auditor", "/api/v1/devices/panel"):
+            assert (await admin.patch(path, json={})).status_code == 428, path
 
 
 async def test_nothing_of_a_request_is_sent_to_a_thread_by_being_a_plain_function(whole: Whole) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-from datetime import timedelta
+import html
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ from edge_agent.api.two_people import approved
 from edge_agent.audit import Entry
 from edge_agent.decommission import ordered
 from edge_agent.policy.two_people import ActKind, TwoPeople
-from tests.edge_agent.api.whole import Whole, whole_gateway
+from tests.edge_agent.api.whole import PERSON, Whole, whole_gateway
 
 OPEN = "/api/v1/doors/gate/open"
 
@@ -178,10 +180,29 @@ async def test_each_act_waits_where_it_is_asked_for_and_not_otherwise(
 ) -> None:
     client = await whole.browser(who)
     method, path, body = call
+
+    async def ask() -> httpx.Response:
+        read = await client.get("/api/v1/doors/gate") if method == "PUT" else None
+        tag = {"If-Match": read.headers["etag"]} if read else {}
+        return await client.request(method, path, json=body, headers=tag)
+
     await asked_for(whole)
-    assert (await client.request(method, path, json=body)).status_code in {200, 201, 204}
+    assert (await ask()).status_code in {200, 201, 204}
     await asked_for(whole, kind)
-    await held(await client.request(method, path, json=body))
+    await held(await ask())
+
+
+async def test_an_incident_is_no_way_around_the_second_person_of_a_rotation(whole: Whole) -> None:
+    await asked_for(whole, ActKind.KEY_ROTATION)
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+    opened = (await admin.post("/api/v1/incidents", json={"kind": "loss"})).json()["id"]
+    before = whole.agent.biometrics.kek()
+    assert (await admin.post("/api/v1/incidents/none/exchange")).status_code == 404
+    where = await held(await admin.post(f"/api/v1/incidents/{opened}/exchange"))
+    assert whole.agent.biometrics.kek() == before
+    assert f"因事件 {opened} 更换密钥" in await page(whole, "second-admin", "zh")
+    assert (await second.post(f"{where}/approve")).json()["state"] == "done"
+    assert whole.agent.biometrics.kek() != before
 
 
 async def test_taking_back_a_consent_never_waits(whole: Whole) -> None:
@@ -204,9 +225,13 @@ async def test_no_configuration_takes_the_second_person_away(whole: Whole) -> No
     )
     back = await admin.post("/api/v1/config/versions/1/restore", headers=tag)
     assert [answer.json()["code"] for answer in (whole_document, part, back)] == ["two_people"] * 3
-    stronger = await admin.put("/api/v1/two-people", json={"acts": [*ActKind], "minutes": 5})
-    assert stronger.status_code == 200
-    where = await held(await admin.put("/api/v1/two-people", json={"acts": ["export"], "minutes": 5}))
+
+    async def put(**rules: Any) -> httpx.Response:
+        tag = (await admin.get("/api/v1/two-people")).headers["etag"]
+        return await admin.put("/api/v1/two-people", json=rules, headers={"If-Match": tag})
+
+    assert (await put(acts=[*ActKind], minutes=5)).status_code == 200
+    where = await held(await put(acts=["export"], minutes=5))
     assert (await second.post(f"{where}/approve")).json()["state"] == "done"
     assert whole.agent.site.two_people.acts == {ActKind.EXPORT}
 
@@ -250,3 +275,65 @@ async def test_the_end_of_a_gateway_waits_for_its_second_person_too(tmp_path: Pa
         assert await agent.database.read(lambda c: approved(c, END.name, now=agent.clock()))
     finally:
         await agent.close()
+
+
+async def page(whole: Whole, who: str, language: str) -> str:
+    client = await whole.browser(who)
+    return (await client.get(f"/approvals?lang={language}")).text
+
+
+async def test_the_page_says_in_words_what_was_asked_and_who_may_decide(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN, ActKind.LOCKDOWN, ActKind.EXPORT)
+    guard, admin = await whole.browser("security"), await whole.browser("admin")
+    where = await held(await guard.post(OPEN))
+    tag = {"If-Match": (await admin.get("/api/v1/doors/gate")).headers["etag"]}
+    order = {"mode": "unlocked", "minutes": 5}
+    await held(await admin.put("/api/v1/doors/gate/mode", json=order, headers=tag))
+    rules = {"acts": ["lockdown"], "minutes": 90}
+    tag = {"If-Match": (await admin.get("/api/v1/two-people")).headers["etag"]}
+    await held(await admin.put("/api/v1/two-people", json=rules, headers=tag))
+    officer = await whole.browser("privacy_officer")
+    await held(await officer.get("/api/v1/people/p1001/export"))
+
+    act = (await guard.get(where)).json()
+    assert (act["why_not"], act["deciders"]) == ("own_act", ["admin", "security"])
+    assert (await admin.get(where)).json()["why_not"] is None
+
+    text = await page(whole, "security", "en")
+    assert "Open “gate” once" in text
+    assert "You asked for it: another person has to approve." in text
+    assert "Administrator, Security; not the-security" in text
+    assert "Take back" in text
+    assert "/approve" not in text
+    text = await page(whole, "admin", "zh")
+    assert "把「gate」开一次" in text
+    assert "让「gate」保持开锁 5 分钟" in text
+    assert "不再要的：远程开门、保持开锁、导出数据；最多等 90 分钟" in text
+    assert f"{where}/approve" in text
+    assert "导出" not in text.partition("不再要的")[0].rpartition("以后要两个人的")[0]  # not this role's to see
+    local = datetime.fromisoformat(act["asked_at"]).astimezone(ZoneInfo("Asia/Shanghai"))
+    assert f"{local:%Y-%m-%d %H:%M:%S}" in text
+    assert f"导出 {PERSON['name']} (p1001) 的全部数据" in await page(whole, "privacy_officer", "zh")
+
+    assert (await admin.post(f"{where}/approve")).status_code == 200
+    assert "It was tried; the door did not open" in await page(whole, "admin", "en")
+
+
+async def test_what_waits_for_me_is_counted_and_my_own_is_not(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    guard, admin = await whole.browser("security"), await whole.browser("admin")
+    await held(await guard.post(OPEN))
+    assert "1 act waits for your approval" in (await admin.get("/?lang=en")).text
+    assert "for your approval" not in (await guard.get("/?lang=en")).text
+
+
+async def test_an_approved_export_is_fetched_from_the_page_by_who_asked(whole: Whole) -> None:
+    await asked_for(whole, ActKind.EXPORT)
+    officer = await whole.browser("privacy_officer")
+    where = await held(await officer.get("/api/v1/events/export?format=ndjson&device=panel"))
+    await whole.agent.database.write(lambda c: c.execute("UPDATE acts SET state = 'approved'"))
+    text = html.unescape(await page(whole, "privacy_officer", "en"))
+    assert "Export as NDJSON: all events, device panel" in text
+    call = text.partition('data-save="GET ')[2].partition('"')[0]
+    assert (await officer.get(call)).status_code == 200
+    assert (await officer.get(where)).json()["state"] == "done"  # the very one that was approved

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 
 import edge_agent.console
 from device_drivers.catalog import DRIVERS
+from edge_agent.api.doors import NewOrder
 from edge_agent.api.privacy import LocationView, ReceiptView
 from edge_agent.api.roles import Role
-from edge_agent.console import views, words
+from edge_agent.console import approval_pages, views, words
 from edge_agent.console.door_pages import headline, summary
 from edge_agent.console.page import counted
 from edge_agent.console.privacy_pages import receipt_paper
+from edge_agent.policy.two_people import ActKind, WhyNot
 from templates_store.template import Modality
 
 
@@ -88,6 +91,13 @@ def test_every_kind_role_and_modality_has_its_words() -> None:
     assert set(words.KINDS) == set(DRIVERS)
     assert set(words.ROLES) == set(Role)
     assert set(words.MODALITIES) == set(Modality)
+
+
+def test_every_act_that_may_need_two_people_has_its_words() -> None:
+    assert set(approval_pages.KINDS) == set(ActKind)
+    assert set(approval_pages.WHY_NOT) == set(WhyNot)
+    modes = get_args(NewOrder.model_fields["mode"].annotation)
+    assert set(approval_pages.MODES) == set(modes)
 
 
 def test_chinese_has_no_exclamation_and_no_please_on_a_button() -> None:
