@@ -27,7 +27,7 @@ HEARTBEAT_S = 10.0
 
 @dataclass(slots=True)
 class SimulatedIsapi:
-    """`lacks`: path prefixes this model does not have; without `heartbeat_s` a stream is silent while nothing happens."""
+    """`lacks`: path prefixes this model does not have; without `heartbeat_s` a stream is silent between events."""
 
     serial: str = "DS-K1T671M20210101V030203ENE12345678"
     username: str = "admin"

@@ -44,7 +44,7 @@ class DeliveryPages:
             headline=words,
             upstreams=sorted(shown, key=lambda item: (item["tone"] != "warn", item["revoked"], item["name"])),
             fields=[(name, t(*FIELDS[name])) for name in get_args(Field_)],
-            fresh=Upstream(name="new", url="https://").model_dump(mode="json"),
+            fresh=Upstream(name="new", url="https://host").model_dump(mode="json") | {"url": "https://"},
             can_write=visit.may(Scope.UPSTREAMS_WRITE),
             can_configure=visit.may(Scope.CONFIG_WRITE),
         )

@@ -5,11 +5,14 @@ Each test stands alone.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
+from device_drivers.simulated.synthetic_fingerprints import Finger
 from tests.browser.conftest import NAME, PASSWORD, Console
 from tests.shared_data import shared
 
@@ -131,22 +134,50 @@ def test_consent_enrols_a_face_before_the_camera_and_its_withdrawal_leaves_a_sig
     expect(page.get_by_label("Document")).to_contain_text('"signature"')
 
 
-def test_the_gateways_own_camera_enrols_and_a_photograph_says_what_is_wrong(console: Console) -> None:
+def test_the_gateways_own_camera_enrols_and_a_photograph_says_what_is_wrong(console: Console, tmp_path: Path) -> None:
     folder = shared("faces", "lfw", "Akhmed_Zakayev")
     page = console.page("/people/p1013/enrol?modality=face")
     agree(page, "高志强")
     wall = cv2.imencode(".png", np.full((300, 300, 3), 90, np.uint8))[1].tobytes()
+    wall_file = tmp_path / "wall.png"
+    wall_file.write_bytes(wall)
     picture: FilePayload = {"name": "wall.png", "mimeType": "image/png", "buffer": wall}
     page.get_by_label("Use a photograph").set_input_files(files=[picture])
     expect(page.locator("#cue")).to_have_text("No face found: stand in front of the camera")
-    expect(page.locator("#checks li.no")).to_contain_text("Distance")
-    console.gateway.stand(min(folder.glob("*.jpg")))
+    expect(page.locator("#checks li.no")).to_contain_text("One face")
+    expect(page.locator("#checks li.no")).to_contain_text("0 · = 1")
+    console.gateway.stand(wall_file)
     page.get_by_role("button", name="Capture with it").click()
+    expect(page.locator("#cue")).to_have_text("Look at the gateway's camera")
+    expect(page.locator("#cue")).to_have_text("No face found: stand in front of the camera")
+    console.gateway.stand(min(folder.glob("*.jpg")))
+    expect(page.locator("#checks li", has_text="Sharpness")).to_contain_text("≥ 2.8")
     expect(page.locator("#done")).to_be_visible(timeout=40_000)
     page.get_by_role("link", name="See the person").click()
     page.get_by_role("button", name="Withdraw consent").click()
     page.get_by_role("dialog").get_by_role("button", name="Withdraw").click()
     expect(page.get_by_role("region", name="Erasure receipt")).to_be_visible()
+
+
+def test_a_finger_is_enrolled_on_the_gateways_sensor_from_consent_to_its_withdrawal(console: Console) -> None:
+    finger, other = Finger.grow(31), Finger.grow(32)
+    page = console.page("/people/p1011/enrol?modality=fingerprint")
+    page.get_by_label("Which finger").select_option("Left index")
+    agree(page, page.locator("#sign").get_attribute("data-want") or "")
+    page.get_by_role("button", name="Capture with it").click()
+    samples = page.locator("#samples li", has_text="Taken")
+    console.gateway.lay(finger, 0)
+    expect(samples).not_to_have_count(0)
+    console.gateway.lay(other, 0)
+    expect(page.locator("#checks li.no")).to_contain_text("Same finger")
+    console.gateway.lay(finger, 1)
+    expect(page.locator("#done")).to_be_visible(timeout=40_000)
+    console.gateway.site.biometrics.module.lift()
+    page.get_by_role("link", name="See the person").click()
+    expect(page.get_by_role("row", name="This gateway")).to_contain_text("sealed")
+    page.get_by_role("button", name="Withdraw consent").click()
+    page.get_by_role("dialog").get_by_role("button", name="Withdraw").click()
+    expect(page.get_by_role("region", name="Erasure receipt")).to_contain_text("Template store: key destroyed")
 
 
 def test_lamps_and_doors_follow_the_gateway_without_a_reload(console: Console) -> None:
