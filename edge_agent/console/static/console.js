@@ -156,6 +156,7 @@ for (const form of $$("form[data-form]")) form.addEventListener("submit", async 
   for (const k of (form.dataset.path ?? "").split(" ").filter(Boolean)) { what = what.replace(`{${k}}`, encodeURIComponent(body[k])); delete body[k]; }
   const data = await call(what, form.dataset.whole ? body[form.dataset.whole] : form.enctype === "multipart/form-data" ? new FormData(form) : body, headers, form);
   if (button) button.disabled = false;
+  if (data && ["failed", "unknown"].includes(data.state)) return fault(t("设备没有完成", "The device did not do it"), data.reason || data.state);
   if (data) { if (!form.dataset.keep) form.closest("dialog")?.close(); done(form, data); }
 });
 document.addEventListener("click", async e => {
