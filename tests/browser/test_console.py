@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
+from device_drivers import discovery
+from device_drivers.devices import Identity
+from device_drivers.discovery import FoundDevice
 from device_drivers.simulated.synthetic_fingerprints import Finger
 from tests.browser.conftest import NAME, PASSWORD, Console
 from tests.shared_data import shared
@@ -51,6 +54,66 @@ def test_a_device_is_added_and_a_name_in_use_is_refused_in_words(console: Consol
     console.expected("409")
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Add a device")).to_be_focused()
+
+
+def test_a_device_found_on_the_network_is_added_in_place(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scan() -> list[FoundDevice]:
+        return [FoundDevice("uhppote", "127.0.0.1:9", Identity("UHPPOTE", "UT0311-L04", "423187757", "v8.92"))]
+
+    monkeypatch.setattr(discovery, "scan", scan)
+    page = console.page("/devices")
+    page.get_by_role("button", name="Find on the network").click()
+    page.get_by_role("button", name="Add 423187757").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Address")).to_have_value("127.0.0.1:9")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_role("row", name="uhppote-423187757")).to_contain_text("UHPPOTE")
+
+
+def test_a_log_is_cleared_only_under_its_devices_name_and_a_refusal_says_why(console: Console) -> None:
+    page = console.page("/devices/lobby", language="zh")
+    page.get_by_role("button", name="清空记录…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="清空记录")).to_be_disabled()
+    dialog.get_by_label("输入 lobby 以确认").fill("lobby")
+    page.route("**/log/clear", lambda route: route.fulfill(
+        status=409, content_type="application/problem+json",
+        body='{"title": "Conflict", "status": 409, "code": "not_cleared", "detail": "lobby: collector lacks 3"}',
+    ))  # fmt: skip
+    dialog.get_by_role("button", name="清空记录").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("记录没有清空，一条都没少")
+    expect(dialog.get_by_role("alert").locator("small")).to_have_text("lobby: collector lacks 3")
+    console.expected("409")
+
+
+def test_an_area_and_a_clock_are_added_changed_and_removed(console: Console) -> None:
+    page = console.page("/access")
+    rules = lambda: console.gateway.agent.site.access  # noqa: E731
+    card = page.locator("#zones")
+    card.get_by_text("Add an area").click()
+    card.get_by_label("Name").fill("lab")
+    card.get_by_role("button", name="Add the area").click()
+    expect(card).to_contain_text("lab")
+    card.locator("summary", has_text="lab").click()
+    form = card.locator("form[data-config='access/zones/lab']")
+    form.get_by_label("At most, people").fill("12")
+    form.get_by_role("button", name="Save the area").click()
+    expect(card).to_contain_text("at most 12 people")
+    card.locator("summary", has_text="lab").click()
+    form.get_by_role("button", name="Remove…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(card).not_to_contain_text("lab")
+    assert "lab" not in {zone.name for zone in rules().zones}
+    card = page.locator("#points")
+    card.get_by_text("Add a point").click()
+    form = card.locator("form[data-mode=append]")
+    form.get_by_label("Name").fill("canteen-clock")
+    form.get_by_label("Fingerprint module").select_option("gate-finger")
+    form.get_by_label("Direction of a punch").select_option("always in")
+    form.get_by_role("button", name="Add the point").click()
+    expect(card).to_contain_text("canteen-clock")
+    point = rules().points[-1]
+    assert (point.door, point.reader, point.fingerprint, point.punch) == (None, None, "gate-finger", "in")
 
 
 def test_a_terminal_that_asks_to_join_is_approved(console: Console) -> None:

@@ -27,9 +27,9 @@ export function raise(ban) {
   if (ban.parentNode !== home) home.prepend(ban);
   ban.hidden = false; ban.focus();
 }
-export function fault(title, text = "", fields = []) {
+export function fault(title, text = "", fields = [], facts = "") {
   const ban = $("#fault"), list = $("ul", ban);
-  $("b", ban).textContent = title; $("span", ban).textContent = text;
+  $("b", ban).textContent = title; $("span", ban).textContent = text; $("small", ban).textContent = facts;
   list.replaceChildren(...fields.map(([input, words]) => {
     const li = document.createElement("li"), a = document.createElement("a");
     a.href = `#${input.id}`; a.textContent = words;
@@ -38,13 +38,6 @@ export function fault(title, text = "", fields = []) {
   }));
   raise(ban);
 }
-const WORDS = {
-  stale: "有人先改过了", taken: "这个名称已被使用", unknown: "找不到它", offline: "设备现在不在线", device: "设备没有完成",
-  unsupported: "这种设备不支持", sign_in: "账号、密码或动态码不对", locked: "账号已暂时锁定", token: "口令不对、已用过或已过期",
-  password: "密码不符合要求", invalid: "有一项填写不符合要求", sealed: "模板库已封存", storage: "数据库暂时不能写入",
-  key: "口令不对", last_administrator: "这是最后一位管理员", bad_image: "图像不能用", too_large: "文件过大", not_kept: "这台设备的人员不由网关维护",
-};
-
 // What a form refused: the summary on top, the words at each field, and the input kept.
 function marked(form, name) {
   const key = name.split(/[.\]/]/).filter(Boolean).pop();
@@ -61,15 +54,16 @@ export function say(input, words) {
   input.before(p); input.setAttribute("aria-invalid", "true"); input.setAttribute("aria-describedby", p.id);
   input.closest(".field")?.classList.add("err");
 }
-export function refused(data, form) {
+export async function refused(data, form) {
   const fields = [];
   for (const f of form ? data.errors ?? [] : []) {
     const input = marked(form, f.field);
     if (input) { say(input, f.problem); fields.push([input, `${f.field.replace(/^body\./, "")}: ${f.problem}`]); }
   }
   const title = data.code === "stale" ? t("有人先改过了", "Somebody changed it first") : t("没有完成，什么都没改", "Not done; nothing was changed");
-  const words = zh && WORDS[data.code] && data.code !== "stale" ? WORDS[data.code] : "";
-  fault(title, [words, data.detail, data.request_id && `${t("编号", "request")} ${data.request_id}`].filter(Boolean).join(" · "), fields);
+  const { PROBLEMS } = await import("./problems.js").catch(() => ({ PROBLEMS: {} }));   // only when something is refused
+  const words = data.code !== "stale" && PROBLEMS[data.code] ? t(...PROBLEMS[data.code]) : "";
+  fault(title, words, fields, [data.detail, data.request_id && `${t("编号", "request")} ${data.request_id}`].filter(Boolean).join(" · "));
 }
 
 // One call to the API: [status, body, headers], or null if nothing answered. Every change carries the CSRF token.
@@ -91,7 +85,7 @@ export async function call(what, body, headers, form) {
   const [answer, data] = got;
   if (answer.status === 202 && data.state === "waiting") { waits(data); return null; }
   if (answer.ok) { $("#fault").hidden = true; return data; }
-  refused(data, form);
+  await refused(data, form);
   return null;
 }
 // A form that names where it was read (data-now) and what stood there (data-base) is sent under the version that still

@@ -38,7 +38,7 @@ async def test_a_scan_tells_who_answered_and_who_of_them_is_configured(whole: Wh
         assert (await admin.post("/api/v1/devices", json=body)).status_code == 201
         [found] = (await admin.post("/api/v1/devices/scan")).json()
         assert found["name"] == "panel-2"
-        entries = (await admin.get("/api/v1/audit?action=device.scan")).json()["entries"]
+        entries = (await admin.get("/api/v1/audit?action=device.scan")).json()["rows"]
         assert len(entries) == 2
 
 
