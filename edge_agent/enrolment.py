@@ -34,7 +34,7 @@ from edge_agent.matching.agreement import agreed
 from edge_agent.matching.face import FaceSample
 from edge_agent.matching.fingerprint import FingerSample
 from edge_agent.matching.images import decode_image
-from edge_agent.matching.outcomes import Refused, SampleFault
+from edge_agent.matching.outcomes import Check, CheckName, Refused
 from edge_agent.policy.consent import Act, Terms, require
 from templates_store.errors import Sealed
 from templates_store.store import TemplateStore
@@ -99,6 +99,7 @@ class Step:
     have: int
     need: int
     refused: Refused | None = None
+    checks: tuple[Check, ...] = ()  # every figure of this sample beside its limit
 
     @property
     def ready(self) -> bool:
@@ -115,6 +116,7 @@ class _Open:
     ends_at: float  # monotonic
     samples: list[Sample] = field(default_factory=list, repr=False)
     busy: bool = False  # a sensor works for it
+    latest: Step | None = None  # what the newest sample came to
 
     @property
     def subject_id(self) -> SubjectId:
@@ -124,8 +126,8 @@ class _Open:
     def modality(self) -> Modality:
         return self.acts[0].modality
 
-    def step(self, *, accepted: bool, refused: Refused | None = None) -> Step:
-        return Step(self.enrolment_id, accepted, len(self.samples), self.need, refused)
+    def step(self, *, accepted: bool, refused: Refused | None = None, checks: Sequence[Check] = ()) -> Step:
+        return Step(self.enrolment_id, accepted, len(self.samples), self.need, refused, tuple(checks))
 
 
 class Enrolment:
@@ -248,7 +250,7 @@ class Enrolment:
         finally:
             found.busy = False
             await asyncio.shield(self._note(found.actor, "sensor.close", found, place=device))
-        return found.step(accepted=len(found.samples) >= found.need)
+        return found.latest or found.step(accepted=False)
 
     async def _from_camera(
         self, found: _Open, camera: Camera, progress: Callable[[Step], Awaitable[None]] | None
@@ -308,29 +310,40 @@ class Enrolment:
             self._drop(found)
 
     def state(self, enrolment_id: str) -> Step:
-        return self._find(enrolment_id).step(accepted=True)
+        """How far it is, and what the newest sample came to, whoever gave it: a sensor of the gateway too."""
+        found = self._find(enrolment_id)
+        return found.latest or found.step(accepted=True)
 
     # Samples
 
     def _take(self, found: _Open, sample: Sample | Refused) -> Step:
-        if isinstance(sample, Refused):
-            return found.step(accepted=False, refused=sample)
         if self._open.get(found.enrolment_id) is not found:  # cancelled meanwhile
             raise EnrolmentRefused(EnrolmentFault.NOT_FOUND)
-        if len(found.samples) < found.need:
-            if (refused := self._disagrees(found, sample)) is not None:
-                return found.step(accepted=False, refused=refused)
-            found.samples.append(sample)
-        return found.step(accepted=True)
+        found.latest = self._judged(found, sample)
+        return found.latest
 
-    def _disagrees(self, found: _Open, sample: Sample) -> Refused | None:
+    def _judged(self, found: _Open, sample: Sample | Refused) -> Step:
+        if isinstance(sample, FingerSample) and sample.doubt is not None:
+            sample = sample.doubt
+        if isinstance(sample, Refused):
+            return found.step(accepted=False, refused=sample, checks=sample.checks)
+        made = list(sample.checks)
+        if len(found.samples) < found.need:
+            if (agreement := self._agreement(found, sample)) is not None:
+                made.append(agreement)
+                if not agreement.ok:
+                    return found.step(accepted=False, refused=agreement.refused(made), checks=made)
+            found.samples.append(sample)
+        return found.step(accepted=True, checks=made)
+
+    def _agreement(self, found: _Open, sample: Sample) -> Check | None:
         """A sample of somebody else is refused when it comes, not at the end."""
         if not found.samples:
             return None
         threshold = self._identification.thresholds_of(sample).verify
         scores = [self._identification.similarity(sample, earlier) for earlier in found.samples]
         worst = min(scores) if found.modality is Modality.FACE else max(scores)
-        return None if worst >= threshold else Refused(SampleFault.SAMPLES_DISAGREE, worst, threshold)
+        return Check(CheckName.AGREEMENT, worst, threshold)
 
     def _payloads(self, found: _Open) -> tuple[list[bytes], TemplateFormat]:
         """Faces: one reference, the mean of samples that agree. Fingers: each impression is kept."""

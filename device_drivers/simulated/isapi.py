@@ -22,11 +22,12 @@ BOUNDARY = "MIME_boundary"
 ACCESS = "/ISAPI/AccessControl"
 HOST_FIELDS = ("protocolType", "ipAddress", "portNo", "url", "userName", "password")
 RETRY_S = 0.05
+HEARTBEAT_S = 10.0
 
 
 @dataclass(slots=True)
 class SimulatedIsapi:
-    """`lacks`: path prefixes this model does not have."""
+    """`lacks`: path prefixes this model does not have; without `heartbeat_s` a stream is silent between events."""
 
     serial: str = "DS-K1T671M20210101V030203ENE12345678"
     username: str = "admin"
@@ -43,13 +44,14 @@ class SimulatedIsapi:
     opened: list[tuple[int, str]] = field(default_factory=list)
     hosts: dict[str, str] = field(default_factory=lambda: {"1": "", "2": ""})  # httpHosts, as sent
     digest_push: bool = True
+    heartbeat_s: float | None = HEARTBEAT_S
     offset: timedelta = timedelta()
     reboots: int = 0
     requests: list[str] = field(default_factory=list)
     streaming: asyncio.Event = field(default_factory=asyncio.Event)  # somebody listens to the alert stream
     _streams: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     _outgoing: asyncio.Queue[tuple[str, bytes]] = field(default_factory=asyncio.Queue)  # content type, body
-    _pushing: asyncio.Task[None] | None = None
+    _working: list[asyncio.Task[None]] = field(default_factory=list)
     _deleting: list[str] = field(default_factory=list)  # people, until the progress is asked for
     _corrupt: bool = False
     _next_serial: int = 1
@@ -151,6 +153,11 @@ class SimulatedIsapi:
                     await asyncio.sleep(RETRY_S)
                 waiting = [host for host in waiting if host in self.hosts.values()]  # it forgets them when it restarts
 
+    async def _keep_alive(self) -> None:
+        while self.heartbeat_s is not None:
+            await asyncio.sleep(self.heartbeat_s)
+            self.heartbeat()
+
     async def _pushed(self, host: str, content_type: str, body: bytes) -> bool:
         said = {key: found[1] if (found := re.search(f"<{key}>([^<]*)", host)) else "" for key in HOST_FIELDS}
         url = f"{said['protocolType'].lower()}://{said['ipAddress']}:{said['portNo']}{said['url']}"
@@ -163,10 +170,10 @@ class SimulatedIsapi:
         return answer.status_code == 200
 
     async def go_offline(self) -> None:
-        if self._pushing is not None:
-            self._pushing.cancel()
-            await asyncio.gather(self._pushing, return_exceptions=True)
-            self._pushing = None
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+        self._working.clear()
         if self._server is not None:
             await self._server.stop()
             self._server = None
@@ -178,7 +185,7 @@ class SimulatedIsapi:
         )
         await self._server.start(self._port)
         self._port = int(self._server.address.rsplit(":", 1)[1])
-        self._pushing = asyncio.create_task(self._keep_pushing())
+        self._working = [asyncio.create_task(self._keep_pushing()), asyncio.create_task(self._keep_alive())]
 
     def corrupt_next(self) -> None:
         self._corrupt = True

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
-from device_drivers import catalog
+from device_drivers import catalog, discovery
 from device_drivers import devices as contract
 from device_drivers.devices import CommandState
 from device_drivers.errors import DeviceError
@@ -179,6 +179,33 @@ def _words(exc: ValueError) -> str:
     if isinstance(exc, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:3])
     return str(exc)
+
+
+class OnNetwork(Found):
+    """A device that answered a broadcast; `name` where it is configured already."""
+
+    kind: str = Field(examples=["uhppote"])
+    address: str = Field(examples=["10.20.8.40:60000"])
+    name: str = ""
+
+
+@router.post("/scan")
+async def scan_devices(caller: Writer, context: Context, running: Running) -> list[OnNetwork]:
+    """Who answers a broadcast on the local network now; about two seconds. Nothing is added."""
+    await context.note(Entry(actor=caller.name, action="device.scan"))
+    known = {device_view(running, device.name).serial: device.name for device in context.configuration.site.devices}
+    return [
+        OnNetwork(
+            kind=device.kind,
+            address=device.address,
+            name=known.get(device.identity.serial, ""),
+            vendor=device.identity.vendor,
+            model=device.identity.model,
+            serial=device.identity.serial,
+            firmware=device.identity.firmware,
+        )
+        for device in await discovery.scan()
+    ]
 
 
 class DeviceChange(BaseModel):

@@ -109,8 +109,22 @@ def status(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_
 
 
 @app.command()
-def devices(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False) -> None:
+def devices(
+    scan: Annotated[bool, typer.Option("--scan", help="在网络上查找 · who answers a broadcast on the network")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    data: FolderOption = None,
+    as_json: Json = False,
+) -> None:
     """设备 · devices, and terminals that wait for approval"""
+    if scan:
+        with running(config, data) as agent, err.status("查找中 · looking"):
+            answered = agent.post("/api/v1/devices/scan")
+        columns = [
+            ("协议 kind", "kind"), ("地址 address", "address"), ("序列号 serial", "serial"), ("型号 model", "model"),
+            ("固件 firmware", "firmware"), ("已添加为 added as", "name"),
+        ]  # fmt: skip
+        show(answered, columns, as_json=as_json)
+        return
     with running(config, data) as agent:
         found, waiting = agent.get("/api/v1/devices"), agent.get("/api/v1/devices/pending")
     columns = [

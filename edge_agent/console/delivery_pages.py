@@ -84,6 +84,7 @@ class DeliveryPages:
             "balanced": books.balanced if books else True,
             "last": last,
             "error": delivery.error if delivery and waiting else "",
+            "why": views.refusal(delivery.state, t) if delivery and waiting else "",
         }
 
     async def quarantine(self, visit: Visit) -> Response:

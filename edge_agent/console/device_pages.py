@@ -7,6 +7,7 @@ from typing import Any
 from fastapi.responses import Response
 
 from device_drivers.catalog import DRIVERS
+from device_drivers.devices import KeepsLog
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_etag, device_view, pending_views
 from edge_agent.api.roles import Scope
@@ -14,6 +15,7 @@ from edge_agent.audit import Entry
 from edge_agent.console import views
 from edge_agent.console.page import Visit
 from edge_agent.console.words import KINDS, MODALITIES
+from edge_agent.devices.reader_keys import Installs
 from edge_agent.devices.sync_runs import kept
 
 NEWEST = 20
@@ -83,6 +85,8 @@ class DevicePages:
             facts=self._facts(row, view, t),
             modalities=[(m.value, t(*MODALITIES[m][1:]), m in device.biometrics) for m in MODALITIES],
             kept=kept(device),
+            keeps_log=isinstance(gateway.fleet.driver(name), KeepsLog),
+            has_keys=isinstance(gateway.fleet.driver(name), Installs),
             has_clock=view.clock_offset_s is not None,
             doors=[door.name for door in site.access.doors if door.device == name],
             rows=await views.shown_rows(gateway, newest, t),

@@ -17,7 +17,7 @@ from edge_agent.console.rows import ALARMS, BLANK, DOORS
 from edge_agent.console.words import WEEKDAYS
 from edge_agent.delivery.event import Stored
 from edge_agent.policy.anti_passback import OUTSIDE, PassbackRule
-from edge_agent.policy.rules import EVERY_TIME, Door, DoorMode
+from edge_agent.policy.rules import EVERY_TIME, Direction, Door, DoorMode, Point, PunchDirection, Zone
 
 MODES = {
     DoorMode.CONTROLLED: ("lock", "ok", "已上锁", "Locked", "凭证件通行。", "Credentials admitted."),
@@ -36,6 +36,15 @@ PASSBACK = {
     PassbackRule.SOFT: ("放行并记录", "let in and noted"),
     PassbackRule.HARD: ("拒绝", "denied"),
     PassbackRule.TIMED: ("一段时间内拒绝", "denied for a while"),
+}
+
+
+SIDES = {Direction.IN: ("进门一侧", "To go in"), Direction.OUT: ("出门一侧", "To go out")}
+PUNCHES = {
+    PunchDirection.KEY: ("本人按上班或下班", "the person presses in or out"),
+    PunchDirection.IN: ("都算上班", "always in"),
+    PunchDirection.OUT: ("都算下班", "always out"),
+    PunchDirection.ALTERNATE: ("与当天上一次相反", "the opposite of the last of the day"),
 }
 
 
@@ -192,6 +201,7 @@ class DoorPages:
         used |= {times.schedule for door in rules.doors for times in door.mode_times}
         used |= {times.schedule for door in rules.doors for times in door.verify_times}
         used |= {door.first_card for door in rules.doors if door.first_card}
+        entered = {zone for door in rules.doors for zone in (door.zone_from, door.zone_to)}
         kinds = sorted({*rules.calendar.holidays.values(), *rules.calendar.yearly.values()})
         document = rules.model_dump(mode="json")
         return visit.render(
@@ -222,9 +232,12 @@ class DoorPages:
             ],
             calendar=document["calendar"],
             zones=[
-                {"name": zone.name, "anti_passback": t(*PASSBACK[zone.anti_passback]), "capacity": zone.capacity}
+                {**zone.model_dump(mode="json"), "rule": t(*PASSBACK[zone.anti_passback]), "used": zone.name in entered}
                 for zone in rules.zones
             ],
+            fresh_zone=Zone(name="new").model_dump(mode="json"),
+            points=document["points"],
+            fresh_point=Point(name="new", reader="reader").model_dump(mode="json") | {"reader": None},
             fresh=Door(name="new", device="device").model_dump(mode="json"),
             can_configure=visit.may(Scope.CONFIG_WRITE),
             **self._choices(t),
@@ -242,6 +255,11 @@ class DoorPages:
             "every": [(EVERY_TIME, t("任何时间", "At any time")), *((name, name) for name in rules.schedules)],
             "places": [(OUTSIDE, t("外面", "Outside")), *((zone.name, zone.name) for zone in rules.zones)],
             "controllers": [(device.name, device.name) for device in site.devices],
+            "doors_of": [(door.name, door.name) for door in rules.doors],
+            "cameras": [(device.name, device.name) for device in site.devices if device.kind == "camera"],
+            "modules": [(device.name, device.name) for device in site.devices if device.kind == "fingerprint_uart"],
+            "sides": [(side.value, t(*SIDES[side])) for side in Direction],
+            "punches": [(rule.value, t(*PUNCHES[rule])) for rule in PunchDirection],
             "door_names": [door.name for door in rules.doors],
             "passback": [(rule.value, t(*PASSBACK[rule])) for rule in PassbackRule],
         }

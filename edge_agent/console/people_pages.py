@@ -22,12 +22,14 @@ from edge_agent.console.event_pages import day_of
 from edge_agent.console.page import Text, Visit, counted
 from edge_agent.console.privacy_pages import receipt_paper
 from edge_agent.console.words import MODALITIES, PLACED, PURPOSES
+from edge_agent.matching.outcomes import CheckName
 from edge_agent.people.credentials import Rights, rights_of
 from edge_agent.people.roster import Person
 from edge_agent.policy.consent import terms_fault
 from templates_store.records import ConsentState, Placement, StoredConsent
 from templates_store.template import Modality, SubjectId
 
+Meter = tuple[tuple[CheckName, ...], str, str]
 STATES = {
     ConsentState.VALID: ("ok", "有效", "Valid"),
     ConsentState.STALE: ("warn", "待续签", "Renewal due"),
@@ -41,20 +43,21 @@ FINGERS = (
     ("右小指", "Right little"), ("左拇指", "Left thumb"), ("左食指", "Left index"), ("左中指", "Left middle"),
     ("左无名指", "Left ring"), ("左小指", "Left little"),
 )  # fmt: skip
-# What is looked at in a sample, in this order: (faults, Chinese, English).
-FACE_CHECKS = (
-    ("no_face more_than_one_face too_small", "距离", "Distance"), ("too_dark too_bright", "光线", "Light"),
-    ("blurred", "清晰", "Sharpness"), ("look_at_camera", "正对", "Facing"), ("covered", "无遮挡", "Uncovered"),
-    ("samples_disagree", "同一人", "Same person"),
+# The meters: which figures of a sample each shows, in the order in which they are asked.
+FACE_METERS: tuple[Meter, ...] = (
+    ((CheckName.FACES,), "一张人脸", "One face"), ((CheckName.SIZE,), "距离", "Distance"),
+    ((CheckName.BRIGHTNESS, CheckName.GLARE), "光线", "Light"), ((CheckName.SHARPNESS,), "清晰", "Sharpness"),
+    ((CheckName.YAW, CheckName.PITCH, CheckName.ROLL), "正对", "Facing"),
+    ((CheckName.MOUTH, CheckName.DETECTOR), "无遮挡", "Uncovered"), ((CheckName.AGREEMENT,), "同一人", "Same person"),
 )  # fmt: skip
-FINGER_CHECKS = (
-    ("small_area", "位置", "Placement"), ("finger_too_dry", "不太干", "Not too dry"),
-    ("finger_too_wet", "不太湿", "Not too wet"), ("blurred", "清晰", "Sharpness"),
-    ("too_few_minutiae", "特征够多", "Enough detail"), ("samples_disagree", "同一指", "Same finger"),
+FINGER_METERS: tuple[Meter, ...] = (
+    ((CheckName.AREA,), "位置", "Placement"), ((CheckName.TONE,), "干湿", "Moisture"),
+    ((CheckName.MINUTIAE,), "特征够多", "Enough detail"), ((CheckName.PRINT,), "清晰", "Clear ridges"),
+    ((CheckName.AGREEMENT,), "同一指", "Same finger"),
 )  # fmt: skip
 PAGE = 100
 DAY_EVENTS = 200
-ENROLLABLE = (Modality.FACE, Modality.FINGERPRINT)
+METERS = {Modality.FACE: FACE_METERS, Modality.FINGERPRINT: FINGER_METERS}  # what can be enrolled here
 
 
 class PeoplePages:
@@ -89,7 +92,7 @@ class PeoplePages:
             following=following,
             modalities=[
                 (modality.value, *MODALITIES[modality][:1], t(*MODALITIES[modality][1:]))
-                for modality in ENROLLABLE
+                for modality in METERS
                 if self._enrollable(modality)
             ],
         )
@@ -168,7 +171,7 @@ class PeoplePages:
         t, gateway, subject = visit.t, self._gateway, visit.path("subject")
         person = await self._find(subject)
         wanted = visit.query("modality") or "face"
-        if person is None or wanted not in ENROLLABLE:
+        if person is None or wanted not in METERS:
             return RedirectResponse("/enrol", status_code=303)
         modality = Modality(wanted)
         site = gateway.governance.configuration.site
@@ -177,7 +180,6 @@ class PeoplePages:
         until = gateway.governance.now().astimezone(views.zone_of(gateway)) + timedelta(days=days)
         _, zh, en = MODALITIES[modality]
         await self._note(visit, "person.read", subject=subject)
-        checks = FACE_CHECKS if modality is Modality.FACE else FINGER_CHECKS
         return visit.render(
             "enrol.html",
             cur="people",
@@ -188,7 +190,7 @@ class PeoplePages:
             notice=site.privacy.notice_version,
             until=until.strftime(t("%Y 年 %m 月 %d 日", "%d %b %Y")),
             fingers=[(n, t(*names)) for n, names in enumerate(FINGERS, 1)],
-            checks=[(faults, t(zh_, en_)) for faults, zh_, en_ in checks],
+            meters=[(" ".join(names), t(*words)) for names, *words in METERS[modality]],
             sensors=[
                 device.name
                 for device in site.devices

@@ -22,7 +22,7 @@ from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import waiting
 from edge_agent.console.page import Counts, Lamp, Text, counted
 from edge_agent.console.rows import ALARMS, row
-from edge_agent.console.words import KINDS, MODALITIES
+from edge_agent.console.words import DEVICE_FAULTS, KINDS, MODALITIES
 from edge_agent.delivery.event import Stored
 from edge_agent.delivery.outbox import Ledger
 from edge_agent.devices.supervise import DeviceHealth, LinkState
@@ -103,6 +103,18 @@ def lasted(time: timedelta, t: Text) -> str:
     return t(f"{minutes // 1440} 天", counted(minutes // 1440, "day"))
 
 
+def why(health: DeviceHealth, t: Text) -> str:
+    """Why it is not online; the error itself has the facts."""
+    return t(*DEVICE_FAULTS.get(health.fault, DEVICE_FAULTS[""])) if health.error else ""
+
+
+def refusal(state: str, t: Text) -> str:
+    """Why an upstream has nothing yet."""
+    if state == "not_admitted":
+        return t("它不接受我们的凭据或证书", "It does not accept our credentials or certificate")
+    return t("它现在收不了，记录都留着，会自动重发", "It cannot take anything now; records are kept and sent again")
+
+
 def device_row(gateway: Gateway, name: str, t: Text) -> dict[str, Any]:
     view = device_view(gateway, name)
     health = gateway.fleet.health.get(name)
@@ -129,6 +141,7 @@ def device_row(gateway: Gateway, name: str, t: Text) -> dict[str, Any]:
         "address": view.address,
         "serial": view.serial,
         "error": view.error,
+        "why": why(health, t) if health else "",
         "clock": "—" if offset is None else f"{offset:+.1f} s".replace("-", "\N{MINUS SIGN}"),
         "clock_tone": bool(health and drifted(health)),
         "biometrics": t("、", ", ").join(t(*MODALITIES[m][1:]) for m in MODALITIES if m in view.biometrics)
@@ -295,7 +308,7 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, caller: Caller) -> list[
                     "tone": "bad",
                     "icon": "device",
                     "title": t(f"{name}：需要人处理", f"{name} needs a person"),
-                    "detail": health.error,
+                    "detail": f"{why(health, t)} · {health.error}",
                     "href": f"/devices/{quote(name)}",
                     "action": t("查看", "Look"),
                 }
@@ -306,7 +319,7 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, caller: Caller) -> list[
                     "tone": "warn",
                     "icon": "unplug",
                     "title": t(f"{name}：连不上", f"{name} cannot be reached"),
-                    "detail": health.error,
+                    "detail": f"{why(health, t)} · {health.error}",
                     "href": f"/devices/{quote(name)}",
                     "action": t("查看", "Look"),
                 }
@@ -328,7 +341,7 @@ def attention(gateway: Gateway, seen: Seen, t: Text, *, caller: Caller) -> list[
             "tone": "warn",
             "icon": "up",
             "title": t(f"上游 {name} 暂时送不到", f"Upstream {name} cannot be reached"),
-            "detail": delivery.error,
+            "detail": f"{refusal(delivery.state, t)} · {delivery.error}",
             "href": "/upstreams",
             "action": t("查看", "Look"),
         }

@@ -49,6 +49,19 @@ PLACES = {
     "templates.db-wal": ("本机模板库的写入日志", "Template store: write-ahead log"),
     "backups": ("旧备份：旧密钥作废后即无法打开", "Earlier backups: unreadable once the old key is gone"),
 }
+# Why a device is not online, by the class of its error; "" is any other.
+DEVICE_FAULTS = {
+    "LinkError": ("连不上它，网关会一直重试", "It cannot be reached; the gateway goes on trying"),
+    "LinkTimeout": ("它没有回答，网关会一直重试", "It does not answer; the gateway goes on trying"),
+    "ProtocolError": ("它发来的数据不合协议，网关会重新连接", "It broke its own protocol; the gateway connects again"),
+    "FrameError": ("线路上的数据损坏，网关会重新连接", "Data was damaged on the way; the gateway connects again"),
+    "DeviceRefused": ("它拒绝了请求", "It refused the request"),
+    "AuthenticationFailed": ("用户名、密码或密钥不对，改正后重试", "User name, password or key is wrong; correct it"),
+    "Unsupported": ("这个型号或固件不支持", "This model or firmware cannot do it"),
+    "WrongDevice": ("这个地址上是另一台设备，核对序列号", "Another device answers there; check the serial number"),
+    "DiskFull": ("磁盘已满，腾出空间后自动继续", "The disk is full; it goes on once there is room"),
+    "": ("驱动出错，网关会重新连接", "A fault in the driver; the gateway connects again"),
+}
 WEEKDAYS = {
     "mon": ("周一", "Mon"), "tue": ("周二", "Tue"), "wed": ("周三", "Wed"), "thu": ("周四", "Thu"),
     "fri": ("周五", "Fri"), "sat": ("周六", "Sat"), "sun": ("周日", "Sun"),

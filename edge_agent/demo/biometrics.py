@@ -67,21 +67,21 @@ class DemoBiometrics:
         self._camera = folder / "camera"
         people = [] if webcam else sitters(faces)
         self._known, self._strangers = people[:FACES], people[FACES:]
-        self._module = SimulatedModule()
+        self.module = SimulatedModule()
         self._line = ""
         self._fingers: list[Finger] = []
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[DemoBiometrics]:
         """Start the sensor on a pseudo-terminal; put somebody before the camera."""
-        self._line = await self._module.start()
+        self._line = await self.module.start()
         self._camera.mkdir(exist_ok=True)
         if self._known:
             self._stand(self._known[0].photos[0])
         try:
             yield self
         finally:
-            await self._module.stop()
+            await self.module.stop()
 
     def devices(self) -> list[dict[str, Any]]:
         sensor = {
@@ -180,9 +180,9 @@ class DemoBiometrics:
             else:
                 number += 1
                 finger = self._fingers[-1] if stranger else self._random.choice(self._fingers[:FINGERS])
-                await asyncio.to_thread(self._module.place, finger, number)
+                await asyncio.to_thread(self.module.place, finger, number)
                 await asyncio.sleep(STANDS_S)
-                self._module.lift()
+                self.module.lift()
             await asyncio.sleep(self._random.expovariate(1 / EVERY_S))
 
     def _stand(self, photo: Path) -> None:

@@ -67,6 +67,7 @@ class DeviceHealth:
     model: str = ""
     firmware: str = ""
     error: str = ""  # the last one; a DeviceError holds no secret
+    fault: str = ""  # its class, for who says it in other words
     failures: int = 0  # in a row
     connections: int = 0
     events: int = 0  # told by the device, repeats included
@@ -118,15 +119,15 @@ class Supervisor:
                 _not_cancelled()
                 if isinstance(exc, WrongDevice) and await self._moved():
                     continue
-                self._lost(LinkState.NEEDS_PERSON, str(exc))
+                self._lost(LinkState.NEEDS_PERSON, str(exc), exc)
                 pause = self.person_pause_s
             except DiskFull as exc:
-                self._lost(LinkState.STORAGE_FULL, str(exc))
+                self._lost(LinkState.STORAGE_FULL, str(exc), exc)
                 pause = self.pauses.next()
             except DeviceError as exc:
                 if asyncio.get_running_loop().time() - started >= STEADY_S:
                     self.pauses.reset()
-                self._lost(LinkState.OFFLINE, str(exc) or type(exc).__name__)
+                self._lost(LinkState.OFFLINE, str(exc) or type(exc).__name__, exc)
                 _not_cancelled()
                 if isinstance(exc, LinkError) and await self._moved():
                     continue
@@ -235,13 +236,13 @@ class Supervisor:
             log.info("device_online device=%s serial=%s", name, self.config.serial)
         health.serial, health.address = self.config.serial, self.config.address
         health.connections += 1
-        health.failures, health.error = 0, ""
+        health.failures, health.error, health.fault = 0, "", ""
         self._enter(LinkState.ONLINE)
 
-    def _lost(self, state: LinkState, error: str) -> None:
+    def _lost(self, state: LinkState, error: str, exc: Exception | None = None) -> None:
         health = self.health
         health.failures += 1
-        health.error = error
+        health.error, health.fault = error, _kind(exc)
         if health.failures == 1 or state is not health.state:
             log.warning("device_lost device=%s state=%s reason=%s", self.config.name, state, error)
         else:
@@ -253,6 +254,13 @@ class Supervisor:
             self.health.state, self.health.since = state, self.clock()
         if self.changed:
             self.changed(self.health)
+
+
+def _kind(exc: Exception | None) -> str:
+    """The nearest class that the tree of device errors names, or its own."""
+    classes = type(exc).__mro__ if exc else ()
+    named = (each.__name__ for each in classes if each.__module__ == DeviceError.__module__)
+    return next(named, classes[0].__name__ if classes else "")
 
 
 def _not_cancelled() -> None:

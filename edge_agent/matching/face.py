@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.matching.outcomes import Refused
+from edge_agent.matching.outcomes import Check, Refused
 from edge_agent.matching.pad import PadResult
 from edge_agent.matching.quality import Face, FaceQuality
 from templates_store.gallery.vectors_basis import Metric
@@ -26,6 +26,7 @@ class FaceSample:
     quality: FaceQuality
     face: Face = field(repr=False)
     pad: PadResult = field(default_factory=PadResult)
+    checks: tuple[Check, ...] = ()
 
 
 class FaceEngine(Protocol):

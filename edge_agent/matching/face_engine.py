@@ -9,9 +9,9 @@ from edge_agent.matching.face import Embedder, FaceSample, Frame, checked
 from edge_agent.matching.face_alignment import aligned
 from edge_agent.matching.face_sface import Sface
 from edge_agent.matching.face_yunet import Yunet
-from edge_agent.matching.outcomes import Refused
+from edge_agent.matching.outcomes import Refused, first_failed
 from edge_agent.matching.pad import PadResult, PassivePad
-from edge_agent.matching.quality import ENROLMENT, PROBE, Face, Gates, choose, judge, measure
+from edge_agent.matching.quality import ENROLMENT, PROBE, Face, Gates, checks, choose, measure
 
 ENGINES = ("sface", "dlib")
 
@@ -52,12 +52,13 @@ class YunetEngine:
         face = self._detector.refine(frame, chosen)
         crop = aligned(frame, face.landmarks)
         quality = measure(face, crop)
-        refused = judge(quality, gates)
+        made = checks(quality, gates)
+        refused = first_failed(made)
         if refused is not None:
             return refused
         pad = self._passive.judge(frame, face.landmarks) if self._passive is not None else PadResult()
         vector = self._embedder.embed(frame, face, crop, mirrored=mirrored)
-        return FaceSample(vector=vector, quality=quality, face=face, pad=pad)
+        return FaceSample(vector=vector, quality=quality, face=face, pad=pad, checks=tuple(made))
 
 
 def embedder(name: str) -> Embedder:

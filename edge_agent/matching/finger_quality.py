@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.matching.outcomes import Refused, SampleFault
+from edge_agent.matching.outcomes import Check, CheckName, Refused, SampleFault
 from templates_store.gallery.finger_template import MinutiaeTemplate
 
 BLOCK = 16  # px at 500 dpi, about two ridges
@@ -28,6 +28,7 @@ MIN_AREA = 15_000.0  # px at 500 dpi, 0.4 cm²; the smallest of 160 FVC2002 prin
 EVIDENCE = 20.0  # summed minutia quality at which quality reaches 63
 CLEAR_SHARE = 0.8  # of the print; more is not better
 DRY, WET = 0.65, 0.42  # mean tone between local minimum (0) and maximum (1)
+MIN_MINUTIAE = 6  # the poorest of 160 FVC2002 prints has 8
 ENROLMENT_QUALITY = 40.0  # lower prints match, but a poor reference costs at every later search
 
 
@@ -88,12 +89,23 @@ def reason(seen: Impression) -> SampleFault:
     return SampleFault.TOO_FEW_MINUTIAE
 
 
-def enrolment_fault(seen: Impression, value: float) -> Refused | None:
+def checks(seen: Impression, minutiae: int, value: float) -> tuple[Check, ...]:
+    """What a reference has to keep. The tone is named only where the print is poor: it never refuses a good one."""
+    tone = (Check(CheckName.TONE, seen.tone, WET, DRY),) if value < ENROLMENT_QUALITY else ()
+    return (
+        Check(CheckName.AREA, seen.area, MIN_AREA),
+        *tone,
+        Check(CheckName.MINUTIAE, minutiae, MIN_MINUTIAE),
+        Check(CheckName.PRINT, value, ENROLMENT_QUALITY),
+    )
+
+
+def enrolment_fault(seen: Impression, value: float, made: tuple[Check, ...] = ()) -> Refused | None:
     """Why a comparable print should not become a reference, or None."""
     if seen.area < MIN_AREA:
-        return Refused(SampleFault.SMALL_AREA, seen.area, MIN_AREA)
+        return Refused(SampleFault.SMALL_AREA, seen.area, MIN_AREA, made)
     if value < ENROLMENT_QUALITY:
-        return Refused(reason(seen), value, ENROLMENT_QUALITY)
+        return Refused(reason(seen), value, ENROLMENT_QUALITY, made)
     return None
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.matching import finger_quality, minutiae_record
+from edge_agent.matching.finger_quality import MIN_MINUTIAE
 from edge_agent.matching.networks import session
-from edge_agent.matching.outcomes import Refused, SampleFault
+from edge_agent.matching.outcomes import Check, CheckName, Refused, SampleFault
 from edge_agent.matching.record_values import BadRecord
 from templates_store.gallery.finger_code import prepare
 from templates_store.gallery.finger_template import MAX_MINUTIAE, MinutiaeTemplate, MinutiaKind
@@ -31,7 +32,6 @@ LEADER_DPI = 500.0
 LEADER_MULTIPLE = 32  # both sides of its input
 ANGLE, KIND, QUALITY = 1, 2, 3  # channels of its output; QUALITY is zero but at minutiae
 MIN_QUALITY = 0.3  # measured: below, false minutiae cost more than the true ones bring
-MIN_MINUTIAE = 6  # the poorest of 160 FVC2002 prints has 8
 SIXTEEN_GREYS = 15  # a four-bit image whose driver did not spread it
 FAINT, FLAT = 64.0, 12.0  # greys between the darkest and the lightest hundredth: spread below the one, not the other
 MIN_DPI, MAX_DPI = 150.0, 2000.0
@@ -49,6 +49,7 @@ class FingerSample:
     format: TemplateFormat
     quality: float  # 0..100
     doubt: Refused | None = None  # why it should not become a reference, good enough as it is for a comparison
+    checks: tuple[Check, ...] = ()
 
 
 class FingerprintEngine:
@@ -76,12 +77,14 @@ class FingerprintEngine:
         image = _spread(image)
         seen = finger_quality.impression(image)
         if seen.area == 0.0:
-            return Refused(SampleFault.SMALL_AREA, 0.0, finger_quality.MIN_AREA)
+            nothing = Check(CheckName.AREA, 0.0, finger_quality.MIN_AREA)
+            return nothing.refused([nothing])
         template = self._minutiae(image)
-        if len(template) < MIN_MINUTIAE:
-            return Refused(finger_quality.reason(seen), len(template), MIN_MINUTIAE)
         value = finger_quality.quality(seen, template)
-        return FingerSample(template, self.format, value, finger_quality.enrolment_fault(seen, value))
+        made = finger_quality.checks(seen, len(template), value)
+        if len(template) < MIN_MINUTIAE:
+            return Refused(finger_quality.reason(seen), len(template), MIN_MINUTIAE, made)
+        return FingerSample(template, self.format, value, finger_quality.enrolment_fault(seen, value, made), made)
 
     def from_record(self, data: bytes, *, view: int = 0) -> FingerSample | Refused:
         """Minutiae somebody else extracted: one view of an ISO 19794-2 or ANSI 378 record.

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.matching.outcomes import Refused, SampleFault
+from edge_agent.matching.outcomes import Check, CheckName, Refused, SampleFault, first_failed
 from edge_agent.matching.pad import yaw_ratio
 
 
@@ -133,30 +133,25 @@ def sharpness(luma: NDArray[np.uint8]) -> float:
     return 100.0 * float(np.abs(cv2.Laplacian(luma, cv2.CV_32F)).mean()) / contrast / 4.0
 
 
+def checks(quality: FaceQuality, gates: Gates) -> list[Check]:
+    """Every figure beside its limits, in the order in which they are asked."""
+    return [
+        Check(CheckName.FACES, 1, 1, 1),
+        Check(CheckName.SIZE, quality.eye_distance, gates.eye_distance),
+        Check(CheckName.BRIGHTNESS, quality.brightness, *gates.brightness),
+        Check(CheckName.GLARE, quality.bright, high=gates.bright),
+        Check(CheckName.SHARPNESS, quality.sharpness, gates.sharpness),
+        Check(CheckName.YAW, abs(quality.yaw), high=gates.yaw),
+        Check(CheckName.PITCH, quality.pitch, *gates.pitch),
+        Check(CheckName.ROLL, abs(quality.roll_deg), high=gates.roll_deg),
+        Check(CheckName.MOUTH, quality.mouth, gates.mouth),
+        Check(CheckName.DETECTOR, quality.detector, gates.detector),
+    ]
+
+
 def judge(quality: FaceQuality, gates: Gates) -> Refused | None:
     """The first limit not kept, or None."""
-    low, high = gates.brightness
-    if quality.eye_distance < gates.eye_distance:
-        return Refused(SampleFault.TOO_SMALL, quality.eye_distance, gates.eye_distance)
-    if quality.brightness < low:
-        return Refused(SampleFault.TOO_DARK, quality.brightness, low)
-    if quality.brightness > high:
-        return Refused(SampleFault.TOO_BRIGHT, quality.brightness, high)
-    if quality.bright > gates.bright:
-        return Refused(SampleFault.TOO_BRIGHT, quality.bright, gates.bright)
-    if quality.sharpness < gates.sharpness:
-        return Refused(SampleFault.BLURRED, quality.sharpness, gates.sharpness)
-    if abs(quality.yaw) > gates.yaw:
-        return Refused(SampleFault.LOOK_AT_CAMERA, abs(quality.yaw), gates.yaw)
-    if not gates.pitch[0] <= quality.pitch <= gates.pitch[1]:
-        return Refused(SampleFault.LOOK_AT_CAMERA, quality.pitch, gates.pitch[quality.pitch > gates.pitch[1]])
-    if abs(quality.roll_deg) > gates.roll_deg:
-        return Refused(SampleFault.LOOK_AT_CAMERA, abs(quality.roll_deg), gates.roll_deg)
-    if quality.mouth < gates.mouth:
-        return Refused(SampleFault.COVERED, quality.mouth, gates.mouth)
-    if quality.detector < gates.detector:
-        return Refused(SampleFault.COVERED, quality.detector, gates.detector)
-    return None
+    return first_failed(checks(quality, gates))
 
 
 def choose(faces: list[Face], gates: Gates, *, size: tuple[int, int]) -> Face | Refused:
@@ -166,10 +161,11 @@ def choose(faces: list[Face], gates: Gates, *, size: tuple[int, int]) -> Face | 
     somebody who stands at the door is no reason to refuse.
     """
     if not faces:
-        return Refused(SampleFault.NO_FACE)
+        return Refused(SampleFault.NO_FACE, checks=(Check(CheckName.FACES, 0, 1, 1),))
     weighed = sorted(((_prominence(face, size), i) for i, face in enumerate(faces)), reverse=True)
-    if len(weighed) > 1 and weighed[1][0] > gates.second_face * weighed[0][0]:
-        return Refused(SampleFault.MORE_THAN_ONE_FACE, len(faces), 1)
+    alike = Check(CheckName.FACES, sum(weight > gates.second_face * weighed[0][0] for weight, _ in weighed), 1, 1)
+    if not alike.ok:
+        return alike.refused([alike])
     return faces[weighed[0][1]]
 
 

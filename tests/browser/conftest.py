@@ -38,6 +38,7 @@ class Console:
     gateway: BrowserGateway
     browser: Browser
     faults: list[str] = field(default_factory=list)
+    _expected: list[str] = field(default_factory=list)
     _contexts: list[BrowserContext] = field(default_factory=list)
     _state: dict[str, object] | None = None  # cookies of the administrator
 
@@ -88,9 +89,16 @@ class Console:
         page.on("request", lambda r: request(r.url))
 
     def expected(self, words: str) -> None:
-        """A refusal that the test asked for: the browser writes it to its console."""
+        """A refusal that the test asked for: the browser writes it to its console, again each time the page tries."""
         assert any(words in fault for fault in self.faults)
-        self.faults[:] = [fault for fault in self.faults if words not in fault]
+        self._expected.append(words)
+
+    def unexpected(self) -> list[str]:
+        return [fault for fault in self.faults if not any(words in fault for words in self._expected)]
+
+    def clear(self) -> None:
+        self.faults.clear()
+        self._expected.clear()
 
     def claim(self) -> Page:
         """The first visit: the one-time token makes the administrator."""
@@ -159,7 +167,7 @@ def _film(photos: list[Path]) -> bytes:
 @pytest.fixture
 def console(console_of_module: Console) -> Iterator[Console]:
     """A clean table before each test; whatever its pages did wrong fails it."""
-    console_of_module.faults.clear()
+    console_of_module.clear()
     yield console_of_module
     console_of_module.close_pages()
-    assert not console_of_module.faults
+    assert not console_of_module.unexpected()

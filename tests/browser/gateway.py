@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from device_drivers.simulated.synthetic_fingerprints import Finger
 from edge_agent.agent import Agent
 from edge_agent.api import accounts
 from edge_agent.api.roles import Role
@@ -90,6 +91,10 @@ class BrowserGateway:
             self.site.terminals["lobby-tcp"].swipe(str(number), verify=1, state=0)
 
         self.call(swipe())
+
+    def lay(self, finger: Finger, impression: int) -> None:
+        """Somebody lays a finger on the sensor."""
+        self.site.biometrics.module.place(finger, impression)
 
     def force(self, door: int) -> None:
         """Somebody breaks a door open."""

@@ -17,7 +17,7 @@ PAGES = (
     "/settings/accounts", "/settings/configuration", "/settings/configuration/1", "/account", "/more",
     "/approvals", "/incidents",
 )  # fmt: skip
-WIDTHS = {320: 36, 390: 36, 1440: 24}  # -> the least height of what a finger or a pointer has to hit
+WIDTHS = {320: 36, 390: 36, 768: 24, 1440: 24, 1920: 24}  # -> the least height of what a finger or a pointer has to hit
 UNNAMED = """() => [...document.querySelectorAll("a[href],button,input:not([type=hidden]),select,textarea,summary")]
   .filter(e => e.checkVisibility() && !(e.ariaLabel || e.labels?.length || e.textContent.trim() || e.title))
   .map(e => e.outerHTML.slice(0, 120))"""
@@ -43,7 +43,10 @@ AXE = """() => axe.run({exclude: [
 
 
 # Each language is looked at by axe in one theme and width, so that both of either are seen.
-LOOKED_AT = {"zh": (("dark", "light"), (320, 390, 1440)), "en": (("light", "dark"), (1440, 320, 390))}
+LOOKED_AT = {
+    "zh": (("dark", "light"), (768, 1920, 320, 390, 1440)),
+    "en": (("light", "dark"), (768, 1920, 1440, 320, 390)),
+}
 
 
 @pytest.fixture(scope="module")

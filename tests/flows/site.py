@@ -345,7 +345,7 @@ def minutiae_of(person: int) -> MinutiaeTemplate:
 
 
 class NumberFingers:
-    """A fingerprint engine for images filled with a number; 255 is a dry finger."""
+    """A fingerprint engine for images filled with a number; 255 is a dry finger, 254 too dry for a reference."""
 
     format = FINGER_PIPELINE
 
@@ -353,7 +353,8 @@ class NumberFingers:
         person = int(image[0, 0])
         if person == 255:
             return Refused(SampleFault.FINGER_TOO_DRY)
-        return FingerSample(minutiae_of(person), FINGER_PIPELINE, 90.0)
+        doubt = Refused(SampleFault.FINGER_TOO_DRY, 20.0, 40.0) if person == 254 else None
+        return FingerSample(minutiae_of(person), FINGER_PIPELINE, 90.0, doubt)
 
 
 def consent(subject: str, modality: Modality, purpose: Purpose, *, now: datetime = START) -> Consent:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edge_agent.enrolment import LIFETIME_S, MAX_OPEN, EnrolmentFault, EnrolmentRefused, Step
 from edge_agent.matching.images import BadImage
-from edge_agent.matching.outcomes import SampleFault
+from edge_agent.matching.outcomes import CheckName, Refused, SampleFault
 from edge_agent.policy.consent import Act, ConsentFault, ConsentRefused
 from templates_store.template import Modality, Purpose, SubjectId
 from tests.flows.site import START, Site, site
@@ -55,6 +55,29 @@ async def test_three_good_samples_become_a_template_that_opens_the_door(tmp_path
         s.camera.show(7)
         s.entry.look("gate")
         assert (await s.passage()).granted
+
+
+async def test_the_newest_sample_is_told_with_its_figures_to_whoever_asks(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        begun = await s.enrolment.start([act()], actor="li")
+        assert s.enrolment.state(begun.enrolment_id).checks == ()
+        for person, accepted in ((7, True), (9, False), (7, True)):
+            step = await s.enrolment.offer_frame(begun.enrolment_id, frame(person))
+            assert s.enrolment.state(begun.enrolment_id) is step
+            assert step.accepted is accepted
+        made = {check.name: check for check in step.checks}
+        agreement = made[CheckName.AGREEMENT]
+        assert agreement.low is not None
+        assert agreement.value > agreement.low
+
+
+async def test_a_print_too_poor_for_a_reference_is_refused_with_its_reason(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act(modality=Modality.FINGERPRINT)], actor="li", position=2)
+        step = await s.enrolment.offer_finger(step.enrolment_id, np.full((64, 64), 254, np.uint8), dpi=500)
+        assert (step.have, step.refused) == (0, Refused(SampleFault.FINGER_TOO_DRY, 20.0, 40.0))
 
 
 async def test_the_event_upstream_holds_nothing_biometric(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ export function raise(ban) {
   if (ban.parentNode !== home) home.prepend(ban);
   ban.hidden = false; ban.focus();
 }
-export function fault(title, text = "", fields = [], link) {
+export function fault(title, text = "", fields = [], facts = "", link) {
   const ban = $("#fault"), list = $("ul", ban);
-  $("b", ban).textContent = title; $("span", ban).textContent = text;
+  $("b", ban).textContent = title; $("span", ban).textContent = text; $("small", ban).textContent = facts;
   list.replaceChildren(...fields.map(([input, words]) => {
     const li = document.createElement("li"), a = document.createElement("a");
     a.href = `#${input.id}`; a.textContent = words;
@@ -39,13 +39,6 @@ export function fault(title, text = "", fields = [], link) {
   if (link) { const li = document.createElement("li"), a = document.createElement("a"); [a.href, a.textContent] = link; li.append(a); list.append(li); }
   raise(ban);
 }
-const WORDS = {
-  stale: "有人先改过了", taken: "这个名称已被使用", unknown: "找不到它", offline: "设备现在不在线", device: "设备没有完成",
-  unsupported: "这种设备不支持", sign_in: "账号、密码或动态码不对", locked: "账号已暂时锁定", token: "口令不对、已用过或已过期",
-  password: "密码不符合要求", invalid: "有一项填写不符合要求", sealed: "模板库已封存", storage: "数据库暂时不能写入",
-  key: "口令不对", last_administrator: "这是最后一位管理员", bad_image: "图像不能用", too_large: "文件过大", not_kept: "这台设备的人员不由网关维护",
-};
-
 // What a form refused: the summary on top, the words at each field, and the input kept.
 function marked(form, name) {
   const key = name.split(/[.\]/]/).filter(Boolean).pop();
@@ -62,16 +55,17 @@ export function say(input, words) {
   input.before(p); input.setAttribute("aria-invalid", "true"); input.setAttribute("aria-describedby", p.id);
   input.closest(".field")?.classList.add("err");
 }
-export function refused(data, form) {
+export async function refused(data, form) {
   const fields = [];
   for (const f of form ? data.errors ?? [] : []) {
     const input = marked(form, f.field);
     if (input) { say(input, f.problem); fields.push([input, `${f.field.replace(/^body\./, "")}: ${f.problem}`]); }
   }
   const title = data.code === "stale" ? t("有人先改过了", "Somebody changed it first") : t("没有完成，什么都没改", "Not done; nothing was changed");
-  const words = zh && WORDS[data.code] && data.code !== "stale" ? WORDS[data.code] : "";
   const link = data.code === "stale" && !form ? [location.href, t("看现在的样子", "See how it is now")] : undefined;
-  fault(title, [words, data.detail, data.request_id && `${t("编号", "request")} ${data.request_id}`].filter(Boolean).join(" · "), fields, link);
+  const { PROBLEMS } = await import("./problems.js").catch(() => ({ PROBLEMS: {} }));   // only when something is refused
+  const words = data.code !== "stale" && PROBLEMS[data.code] ? t(...PROBLEMS[data.code]) : "";
+  fault(title, words, fields, [data.detail, data.request_id && `${t("编号", "request")} ${data.request_id}`].filter(Boolean).join(" · "), link);
 }
 
 // One call to the API: [status, body, headers], or null if nothing answered. Every change carries the CSRF token.
@@ -99,7 +93,7 @@ export async function call(what, body, headers, form) {
   if (answer.ok) { $("#fault").hidden = true; return data; }
   if (answer.status === 412 && form?.dataset.now && !await unchanged(form)) return null;
   if (answer.status === 412 && !form) renew();
-  refused(data, form);
+  await refused(data, form);
   return null;
 }
 // A form that names where it was read (data-now) and what stood there (data-base) is sent under the version that still
@@ -121,7 +115,7 @@ const plainly = v => v === null || v === "" || v?.length === 0 ? "—" : Array.i
 export function waits({ id, expires_at }) {
   $("dialog[open]")?.close();
   const until = when(expires_at);
-  fault(t("等另一位批准", "Waits for a second person"), t(`已登记为 ${id}，现在什么都没发生。另一位有此权限的人在 ${until} 前批准才会执行。`, `Put down as ${id}; nothing has happened yet. It happens once another person with this right approves it by ${until}.`), [], [`/approvals#${id}`, t("看它到哪一步了", "See where it stands")]);
+  fault(t("等另一位批准", "Waits for a second person"), t(`已登记为 ${id}，现在什么都没发生。另一位有此权限的人在 ${until} 前批准才会执行。`, `Put down as ${id}; nothing has happened yet. It happens once another person with this right approves it by ${until}.`), [], "", [`/approvals#${id}`, t("看它到哪一步了", "See where it stands")]);
 }
 // A file is only what came with the right to it: an answer that waits for a second person is said, never saved.
 async function save(b, body, form) {
@@ -179,6 +173,7 @@ for (const form of $$("form[data-form],form[data-save]")) form.addEventListener(
   for (const k of (form.dataset.path ?? "").split(" ").filter(Boolean)) { what = what.replace(`{${k}}`, encodeURIComponent(body[k])); delete body[k]; }
   const data = await call(what, form.dataset.whole ? body[form.dataset.whole] : form.enctype === "multipart/form-data" ? new FormData(form) : body, headers, form);
   if (button) button.disabled = false;
+  if (data && ["failed", "unknown"].includes(data.state)) return fault(t("设备没有完成", "The device did not do it"), data.reason || data.state);
   if (data) { if (!form.dataset.keep) form.closest("dialog")?.close(); done(form, data); }
 });
 document.addEventListener("click", async e => {

@@ -23,6 +23,27 @@ probe?.addEventListener("click", async () => {
   form.elements.serial.value ||= found.serial;
 });
 
+// who answers a broadcast, each to be added in place: the dialog opens with what is known filled in
+const scan = $("#scan");
+scan?.addEventListener("click", async () => {
+  scan.disabled = true;
+  const answered = await call("POST /api/v1/devices/scan");
+  scan.disabled = false;
+  if (!answered) return;
+  const card = $("#on-network"), form = $("#add form"), labels = Object.fromEntries([...form.elements.kind.options].map(o => [o.value, o.text]));
+  $("tbody", card).replaceChildren(...answered.map(found => {
+    const tr = document.createElement("tr"), act = document.createElement(found.name ? "a" : "button");
+    for (const [text, style] of [[`${labels[found.kind] ?? found.kind} · ${found.address}`, "full"], [[found.model, found.firmware].filter(Boolean).join(" ") || "—", ""], [found.serial, "mono"]]) { const td = document.createElement("td"); td.textContent = text; td.className = style; tr.append(td); }
+    if (found.name) { act.href = `/devices/${encodeURIComponent(found.name)}`; act.textContent = found.name; }
+    else {
+      act.type = "button"; act.className = "btn sm"; act.textContent = t("添加…", "Add…"); act.setAttribute("aria-label", t(`添加 ${found.serial}`, `Add ${found.serial}`));
+      act.addEventListener("click", () => { for (const k of ["kind", "address", "serial"]) form.elements[k].value = found[k]; form.elements.name.value = `${found.kind}-${found.serial}`.toLowerCase(); const d = $("#add"); d.returnFocus = act; d.showModal(); form.elements.name.focus(); });
+    }
+    const td = document.createElement("td"); td.append(act); tr.append(td); return tr;
+  }));
+  $("[data-none]", card).hidden = answered.length > 0; $(".tw", card).hidden = !answered.length; card.hidden = false; card.focus();
+});
+
 for (const b of $$("[data-ask]")) b.addEventListener("click", async () => {
   const url = `/api/v1/devices/${encodeURIComponent(b.dataset.device)}`, out = $(b.dataset.out);
   b.disabled = true;

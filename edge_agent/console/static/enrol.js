@@ -1,7 +1,7 @@
 // Guided enrolment: the person's yes, then samples until there are enough. Frames go to the gateway and nowhere else.
 import { $, $$, ask, call, clean, fault, say, t, when } from "./console.js";
 const form = $("#agree"), cue = $("#cue"), detail = $("#cue-d"), box = $(".cue"), video = $("#video");
-const face = form.dataset.modality === "face", checks = $$("#checks li");
+const face = form.dataset.modality === "face", meters = $$("#checks li");
 let enrolment = null, running = false, finished = false;
 
 const step = name => { let past = true; for (const li of $$("[data-step]")) { const now = li.dataset.step === name; if (now) past = false; li.className = past ? "done" : ""; now ? li.setAttribute("aria-current", "step") : li.removeAttribute("aria-current"); } };
@@ -34,7 +34,14 @@ form.addEventListener("submit", async e => {
   ($("#begin") ?? $("#from-sensor"))?.focus();
 });
 
-const number = n => Math.abs(n) >= 10 ? n.toFixed(0) : n.toFixed(2);
+const number = n => Math.abs(n) >= 10 ? n.toFixed(0) : String(+n.toFixed(2));
+const limits = ({ low, high }) => low === high ? `= ${number(low)}` : high == null ? `≥ ${number(low)}` : low == null ? `≤ ${number(high)}` : `${number(low)}–${number(high)}`;
+// 0 to 1: one half is at the limit, whichever side it lies on
+function room({ value, low, high, ok }) {
+  if (low === high) return ok ? 1 : 0;
+  const share = low != null && high != null ? 1 - Math.abs(value - (low + high) / 2) / (high - low) : low != null ? .5 + (value - low) / (2 * Math.abs(low) || 1) : .5 + (high - value) / (2 * Math.abs(high) || 1);
+  return Math.max(0, Math.min(1, share));
+}
 function show(state) {
   $("#left").textContent = state.have >= state.need ? t("够了", "enough") : t(`还差 ${state.need - state.have} 个`, `${state.need - state.have} to go`);
   $("#samples").replaceChildren(...Array.from({ length: state.need }, (_, n) => {
@@ -43,14 +50,13 @@ function show(state) {
     li.append(t(`第 ${n + 1} 个`, `No. ${n + 1}`), b, taken ? t("已采集", "Taken") : t("等待", "Waiting"));
     return li;
   }));
-  // Checks are made in this order and stop at the first that fails: before it all passed, after it nothing is known.
-  const at = state.fault ? checks.findIndex(li => li.dataset.faults.split(" ").includes(state.fault)) : state.accepted && state.have ? checks.length : -1;
-  checks.forEach((li, n) => {
-    const bad = n === at, good = n < at, meter = $("progress", li), share = bad && state.measured != null && state.required ? Math.min(state.measured, state.required) / Math.max(state.measured, state.required) : bad ? .1 : good ? 1 : 0;
-    li.className = bad ? "no" : good ? "yes" : ""; meter.value = share;
-    $("use", li).setAttribute("href", bad ? "#alarm" : good ? "#check" : "#clock");
-    $(".say", li).textContent = bad ? (state.measured != null && state.required != null ? `${number(+state.measured)} → ${number(+state.required)}` : t("要改", "to change")) : good ? t("好", "good") : "—";
-  });
+  // A meter shows the one of its figures that has the least room to its limit.
+  for (const li of meters) {
+    const [worst] = (state.checks ?? []).filter(c => li.dataset.checks.split(" ").includes(c.check)).sort((a, b) => a.ok - b.ok || room(a) - room(b));
+    li.className = !worst ? "" : worst.ok ? "yes" : "no"; $("progress", li).value = worst ? room(worst) : 0;
+    $("use", li).setAttribute("href", !worst ? "#clock" : worst.ok ? "#check" : "#alarm");
+    $(".say", li).textContent = !worst ? "—" : `${number(worst.value)} · ${limits(worst)}`;
+  }
   if (state.fault) tell("warn", t(state.advice_zh, state.advice_en), state.required != null ? t(`测得 ${number(+state.measured)}，需要 ${number(+state.required)}。合格后自动采集，不用按。`, `Measured ${number(+state.measured)}, needs ${number(+state.required)}. It captures by itself.`) : t("合格后自动采集，不用按。", "It captures by itself."));
   else if (state.ready) tell("ok", t("可以了", "Good"));
   else if (state.have) tell("ok", t("采到了，保持不动", "Got it, hold still"), t(`还差 ${state.need - state.have} 个`, `${state.need - state.have} to go`));

@@ -126,8 +126,21 @@ async def test_a_log_that_began_anew_is_read_from_its_start() -> None:
     assert record.numbers() == [1, 2, 3]
 
 
+async def test_a_stream_without_events_is_kept_alive_by_heartbeats() -> None:
+    device = SimulatedIsapi(heartbeat_s=0.02)
+    async with (
+        device.running(),
+        connected(config(device, silence_s=0.5)) as terminal,
+        receiving(terminal, Recorder()) as task,
+        asyncio.timeout(10),
+    ):
+        while terminal.counters["other_notifications"] < 50:  # a second, twice the silence that ends a link
+            await asyncio.wait({task}, timeout=0.02)
+            assert not task.done()
+
+
 async def test_trap_23_a_stream_that_hangs_is_a_lost_link() -> None:
-    device = SimulatedIsapi()
+    device = SimulatedIsapi(heartbeat_s=None)
     async with device.running(), connected(config(device, silence_s=0.2)) as terminal:
         with pytest.raises(LinkTimeout):
             await asyncio.wait_for(terminal.run(Recorder()), 10)

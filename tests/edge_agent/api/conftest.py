@@ -8,6 +8,9 @@ from pathlib import Path
 import argon2
 import pytest
 
+from device_drivers import discovery
+from device_drivers.devices import Identity
+from device_drivers.discovery import FoundDevice
 from edge_agent.api import accounts
 from tests.edge_agent.api.client import Site, make_site
 from tests.edge_agent.api.whole import Whole, whole_gateway
@@ -18,6 +21,16 @@ SCHEMA = Path(__file__).resolve().parents[3] / "edge_agent" / "schema"
 @pytest.fixture
 def now() -> datetime:
     return datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _no_broadcast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One controller answers, and the network of whoever runs the tests is left in peace."""
+
+    async def scan() -> list[FoundDevice]:
+        return [FoundDevice("uhppote", "192.0.2.40:60000", Identity("UHPPOTE", "UT0311-L04", "423187757", "v8.92"))]
+
+    monkeypatch.setattr(discovery, "scan", scan)
 
 
 @pytest.fixture

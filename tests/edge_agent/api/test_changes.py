@@ -30,6 +30,18 @@ async def changed(
     return first, second
 
 
+async def test_a_scan_tells_who_answered_and_who_of_them_is_configured(whole: Whole) -> None:
+    async with whole.client(Role.ADMIN) as admin:
+        [found] = (await admin.post("/api/v1/devices/scan")).json()
+        assert (found["kind"], found["address"], found["name"]) == ("uhppote", "192.0.2.40:60000", "")
+        body = {"name": "panel-2", "kind": "uhppote", "address": found["address"], "serial": found["serial"]}
+        assert (await admin.post("/api/v1/devices", json=body)).status_code == 201
+        [found] = (await admin.post("/api/v1/devices/scan")).json()
+        assert found["name"] == "panel-2"
+        entries = (await admin.get("/api/v1/audit?action=device.scan")).json()["rows"]
+        assert len(entries) == 2
+
+
 async def test_a_device_is_changed_on_what_was_read_and_keeps_its_password(whole: Whole) -> None:
     async with whole.client(Role.ADMIN) as admin:
         body = {"name": "lobby", "kind": "zkteco", "address": "192.0.2.7", "password": "4711"}

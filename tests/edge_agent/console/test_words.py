@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +11,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+import edge_agent.api
 import edge_agent.console
 from device_drivers.catalog import DRIVERS
+from device_drivers.errors import DeviceError
 from edge_agent.api.doors import NewOrder
 from edge_agent.api.privacy import LocationView, ReceiptView
 from edge_agent.api.roles import Role
@@ -19,6 +22,8 @@ from edge_agent.console import approval_pages, views, words
 from edge_agent.console.door_pages import headline, summary
 from edge_agent.console.page import counted
 from edge_agent.console.privacy_pages import receipt_paper
+from edge_agent.enrolment import EnrolmentFault
+from edge_agent.policy.consent import ConsentFault
 from edge_agent.policy.two_people import ActKind, WhyNot
 from templates_store.template import Modality
 
@@ -98,6 +103,37 @@ def test_every_act_that_may_need_two_people_has_its_words() -> None:
     assert set(approval_pages.WHY_NOT) == set(WhyNot)
     modes = get_args(NewOrder.model_fields["mode"].annotation)
     assert set(approval_pages.MODES) == set(modes)
+
+
+def codes_of_the_api() -> set[str]:
+    """Every code that a problem is raised with, read from the source; and those it takes from an enumeration."""
+    found = {fault.value for kind in (EnrolmentFault, ConsentFault) for fault in kind}
+    found |= {"approved", "refused", "done", "failed", "expired"}  # the states of an act that waits no more
+    for path in Path(edge_agent.api.__file__).parent.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call):
+                values = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
+                constants = [node for value in values for node in ast.walk(value) if isinstance(node, ast.Constant)]
+                found |= {node.value for node in constants if isinstance(node.value, str) and node.value}
+    return found
+
+
+def test_every_code_of_a_problem_has_its_sentence_in_both_languages() -> None:
+    script = (Path(edge_agent.console.__file__).parent / "static" / "problems.js").read_text("utf-8")
+    told = {
+        code: (zh, en) for code, zh, en in re.findall(r'^  (\w+): \["([^"]+)", "([^"]+)"\],$', script, re.MULTILINE)
+    }
+    assert set(told) == codes_of_the_api()
+    assert all(re.search("[\u4e00-\u9fff]", zh) and en.isascii() for zh, en in told.values())
+
+
+def test_every_error_of_a_device_has_its_sentence() -> None:
+    def below(kind: type[Exception]) -> set[str]:
+        return {kind.__name__}.union(
+            *(below(each) for each in kind.__subclasses__() if each.__module__ == kind.__module__)
+        )
+
+    assert set(words.DEVICE_FAULTS) == below(DeviceError) - {"DeviceError"} | {"DiskFull", ""}
 
 
 def test_chinese_has_no_exclamation_and_no_please_on_a_button() -> None:

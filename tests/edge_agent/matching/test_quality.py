@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_agent.matching.advice import advice
 from edge_agent.matching.images import ImageFault
-from edge_agent.matching.outcomes import NoMatchReason, Refused, SampleFault
+from edge_agent.matching.outcomes import CheckName, NoMatchReason, Refused, SampleFault
 from edge_agent.matching.quality import ENROLMENT, PROBE, Face, FaceQuality, choose, judge, measure
 
 GOOD = FaceQuality(
@@ -68,6 +68,15 @@ def test_each_gate_refuses_with_its_reason(change: dict[str, float], fault: Samp
     assert refused.fault is fault
     assert refused.measured is not None
     assert judge(replace(GOOD, **change), ENROLMENT) is not None
+
+
+def test_every_figure_is_told_beside_its_limits_whichever_failed() -> None:
+    refused = judge(replace(GOOD, sharpness=0.5, yaw=-0.9), PROBE)
+    assert refused is not None
+    assert refused.fault is SampleFault.BLURRED
+    failed = {check.name: (check.value, check.high) for check in refused.checks if not check.ok}
+    assert failed == {CheckName.SHARPNESS: (0.5, None), CheckName.YAW: (0.9, PROBE.yaw)}
+    assert {check.name for check in refused.checks} >= {CheckName.SIZE, CheckName.BRIGHTNESS, CheckName.MOUTH}
 
 
 def test_a_good_face_passes_both_sets_of_gates() -> None:
