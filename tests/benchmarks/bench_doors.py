@@ -242,10 +242,10 @@ async def one_door(folder: Path, rounds: int, fingers: int) -> None:
         figures("card -> relay", await times(panel, rounds, lambda _: s.card("1111"), s), 30)
         crowd = enrol_fingers(s, fingers)
         took = await times(panel, max(4, rounds // 4), lambda _: s.finger(3), s)
-        figures(f"finger -> relay, {crowd:,} enrolled, no extraction", took, 250)
+        figures(f"finger -> relay, {crowd:,} enrolled, no extraction", took)
         probe = FingerSample(minutiae_of(3), FINGER_PIPELINE, 90.0)
         searched = alone(len(took), lambda: s.sensing.identification.decide(probe, Subject(Purpose.ACCESS)))
-        figures("  of that, the search", searched)
+        figures("  of that, the search", searched, 400)
         extraction(max(4, rounds // 10))
         upload()
         if photo is None:
