@@ -163,7 +163,8 @@ def choose(faces: list[Face], gates: Gates, *, size: tuple[int, int]) -> Face | 
     if not faces:
         return Refused(SampleFault.NO_FACE, checks=(Check(CheckName.FACES, 0, 1, 1),))
     weighed = sorted(((_prominence(face, size), i) for i, face in enumerate(faces)), reverse=True)
-    alike = Check(CheckName.FACES, sum(weight > gates.second_face * weighed[0][0] for weight, _ in weighed), 1, 1)
+    rivals = sum(weight > gates.second_face * weighed[0][0] for weight, _ in weighed[1:])
+    alike = Check(CheckName.FACES, 1 + rivals, 1, 1)
     if not alike.ok:
         return alike.refused([alike])
     return faces[weighed[0][1]]

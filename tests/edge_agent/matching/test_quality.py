@@ -127,6 +127,7 @@ def test_nobody_is_no_face() -> None:
 def test_the_prominent_face_is_meant() -> None:
     near, far = face(60.0), face(25.0, at=(40.0, 60.0))
     assert choose([far, near], PROBE, size=(320, 240)) is near
+    assert choose([far, near], replace(PROBE, second_face=99.0), size=(320, 240)) is near
 
 
 def test_two_alike_are_refused() -> None:
