@@ -81,7 +81,8 @@ def measure_all(
     change = DEGRADATIONS.get(label)
     key = hashlib.sha256()
     measured_by = (face_engine, face_yunet, face_alignment, face_sface, networks)
-    for source in (*measured_by, quality.measure, quality.sharpness):  # not the gates: they are not applied
+    # Not the gates: they are not applied.
+    for source in (*measured_by, quality.measure, quality.sharpness, quality.choose):
         key.update(inspect.getsource(source).encode())
     key.update(inspect.getsource(change).encode() if change else b"")
     cache = Path(tempfile.gettempdir()) / "edge-agent-accuracy" / f"{name}-{label}-{key.hexdigest()[:16]}.pickle"
