@@ -32,6 +32,9 @@ from device_drivers.devices import Capabilities, DeviceConfig, Feature, Identity
 from device_drivers.errors import LinkError, LinkTimeout
 
 OPEN_S = 10.0
+# A camera built on GStreamer answers 503 while it puts away what the last question (a probe's) had set up.
+OPENINGS = 3
+OPEN_AGAIN_S = 0.5
 ASK_EVERY_S = 30.0
 LOOK_S = 1.0
 SILENCE_S = 10.0  # a stream without a frame for so long is gone
@@ -254,7 +257,7 @@ def _pixels(config: DeviceConfig, stop: threading.Event) -> Iterator[Pixels]:
 
 
 def _video(config: DeviceConfig, stop: threading.Event) -> Iterator[Pixels]:
-    capture = _open_video(config)
+    capture = _opened(config, stop)
     try:
         while not stop.is_set():
             there, pixels = capture.read()
@@ -263,6 +266,16 @@ def _video(config: DeviceConfig, stop: threading.Event) -> Iterator[Pixels]:
             yield np.asarray(pixels, np.uint8)
     finally:
         capture.release()
+
+
+def _opened(config: DeviceConfig, stop: threading.Event) -> Any:
+    for _ in range(OPENINGS - 1):
+        try:
+            return _open_video(config)
+        except LinkError:
+            if _kind(config.address) == "usb" or stop.wait(OPEN_AGAIN_S):
+                raise
+    return _open_video(config)
 
 
 def _open_video(config: DeviceConfig) -> Any:

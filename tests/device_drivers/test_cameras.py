@@ -136,6 +136,26 @@ async def test_a_video_that_ends_is_a_lost_camera(tmp_path: Path, monkeypatch: p
     assert camera_threads() == 0
 
 
+async def test_a_camera_that_is_busy_for_a_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cameras, "_kind", lambda address: "stream")
+    monkeypatch.setattr(cameras, "OPEN_AGAIN_S", 0.01)
+    open_video, openings = cameras._open_video, list[str]()
+
+    def busy(config: DeviceConfig) -> object:
+        openings.append(config.address)
+        if len(openings) < cameras.OPENINGS:
+            raise LinkError("503")
+        return open_video(config)
+
+    monkeypatch.setattr(cameras, "_open_video", busy)
+    driver = driver_of(filmed(tmp_path))
+    assert await greys(driver, 1)
+    await driver.close()
+    assert len(openings) == cameras.OPENINGS
+
+
 async def test_a_stream_nobody_serves_is_a_link_error_without_its_password() -> None:
     driver = driver_of("rtsp://guard:s3cret@127.0.0.1:1/live?token=abc")
     with pytest.raises(LinkError) as caught:
