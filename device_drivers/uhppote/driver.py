@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
-from datetime import date, datetime, time
+from datetime import datetime
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -40,7 +40,8 @@ from device_drivers.errors import DeviceRefused, LinkError, ProtocolError
 from device_drivers.events import CardRead, DeviceEvent, DoorEvent, DoorEventKind
 from device_drivers.links import split_address
 from device_drivers.uhppote import messages
-from device_drivers.uhppote.exchange import ANY, PORT, Exchange, door_count, identity_of
+from device_drivers.uhppote.exchange import ANY, PORT, Exchange, door_count, identity_of, require_door
+from device_drivers.uhppote.memory import Memory
 from device_drivers.uhppote.messages import Entry
 
 TIMEOUT_S = 2.5
@@ -48,7 +49,6 @@ POLL_S = 1.0
 POLL_LISTENING_S = 5.0  # below the 30 s after which host control falls back to the controller
 BATCH = 32
 FIRST, LAST = 0, 0xFFFFFFFF  # event indices that stand for the oldest and the newest record
-MAX_CARDS = 100_000
 
 
 def encode_cursor(serial: str, entry: Entry) -> bytes:
@@ -83,8 +83,7 @@ class UhppoteController:
         )
         self._poll_s = float(options.get("poll_s", POLL_LISTENING_S if self._listen else POLL_S))
         self.card_format = str(options.get("card_format", "wiegand-26"))
-        if self.card_format not in {"wiegand-26", "wiegand-34"}:
-            raise ValueError("card_format is wiegand-26 or wiegand-34")
+        self._memory = Memory(self._link, known=self._known, card_format=self.card_format)
         self._host_decides = bool(options.get("host_decides", False))
         self._cursor = decode_cursor(cursor)
         self._wake = asyncio.Event()
@@ -261,7 +260,7 @@ class UhppoteController:
     # -- doors
 
     async def open_door(self, door: int, *, seconds: float) -> CommandResult:
-        self._require_door(await self._known(), door)
+        require_door(await self._known(), door)
         await self._set_delay(door, seconds)  # a LinkError here: nothing was sent that opens
         try:
             reply, _ = await self._link.ask(
@@ -274,14 +273,14 @@ class UhppoteController:
         return CommandResult(CommandState.FAILED, "the controller refused to open")
 
     async def set_door_mode(self, door: int, mode: DoorMode) -> CommandResult:
-        self._require_door(await self._known(), door)
+        require_door(await self._known(), door)
         _, seconds = await self._door_control(door)
         await self._set_door(door, messages.MODE_CODES[mode], seconds)
         return CommandResult(CommandState.DONE)
 
     async def set_door_delay(self, door: int, *, seconds: float) -> None:
         """How long a release lasts, whoever it is given to; 1 to 255 s."""
-        self._require_door(await self._known(), door)
+        require_door(await self._known(), door)
         await self._set_delay(door, seconds)
 
     async def activate_keypads(self, readers: Collection[int]) -> None:
@@ -312,10 +311,6 @@ class UhppoteController:
             raise DeviceRefused(f"{self._address}: door {door} keeps mode {reply.mode}, {reply.delay} s")
         self._delays[door] = mode, seconds
 
-    def _require_door(self, serial: int, door: int) -> None:
-        if not 1 <= door <= door_count(serial):
-            raise ValueError(f"no door {door} on this controller")
-
     # -- clock
 
     async def get_time(self) -> datetime:
@@ -330,128 +325,29 @@ class UhppoteController:
         if reply.datetime != device_time.replace(microsecond=0, tzinfo=None):
             raise DeviceRefused(f"{self._address}: the clock was not set")
 
-    # -- cards
+    # -- what it decides by
 
     async def users(self) -> list[DeviceUser]:
-        serial = await self._known()
-        reply, _ = await self._link.ask(encode.get_cards_request(serial), decode.get_cards_response)
-        wanted = min(int(reply.cards), MAX_CARDS)
-        found: list[DeviceUser] = []
-        index = 0
-        while len(found) < wanted:
-            index += 1
-            card, _ = await self._link.ask(
-                encode.get_card_by_index_request(serial, index), decode.get_card_by_index_response
-            )
-            if card.card_number == 0:
-                break  # past the end: fewer cards than the count said
-            if card.card_number != messages.DELETED_CARD:
-                found.append(messages.device_user(card, self.card_format))
-        return found
+        return await self._memory.users()
 
     async def upsert_users(self, users: Sequence[DeviceUser]) -> list[ItemResult]:
-        serial = await self._known()
-        results = []
-        for user in users:
-            try:
-                request = self._put_card(serial, user)
-                reply, _ = await self._link.ask(request, decode.put_card_response)
-            except ValueError as exc:
-                results.append(ItemResult(user.user_id, ok=False, reason=str(exc)))
-                continue
-            reason = "" if reply.stored else "the controller refused the card"
-            results.append(ItemResult(user.user_id, ok=bool(reply.stored), reason=reason))
-        return results
-
-    def _put_card(self, serial: int, user: DeviceUser) -> bytes:
-        number = messages.shown_number(user.card, self.card_format)
-        allowed = messages.permissions(user, door_count(serial))
-        first = user.valid_from.date() if user.valid_from else messages.FIRST_DAY
-        last = user.valid_until.date() if user.valid_until else messages.LAST_DAY
-        if last < first:
-            raise ValueError("the card's validity ends before it starts")
-        pin = messages.pin_number(user.pin)
-        packet = encode.put_card_request(
-            serial, number, first, last, allowed[1], allowed[2], allowed[3], allowed[4], pin
-        )
-        return bytes(packet)
+        return await self._memory.upsert_users(users)
 
     async def delete_users(self, user_ids: Sequence[str]) -> list[ItemResult]:
         """`user_ids` are card numbers as `users` gives them."""
-        serial = await self._known()
-        results = []
-        for user_id in user_ids:
-            if not (user_id.isascii() and user_id.isdecimal()) or not 0 < int(user_id) < messages.DELETED_CARD:
-                results.append(ItemResult(user_id, ok=False, reason="not a card number of this controller"))
-                continue
-            present, _ = await self._link.ask(encode.get_card_request(serial, int(user_id)), decode.get_card_response)
-            if present.card_number == 0:
-                results.append(ItemResult(user_id, ok=True, reason="was not there"))
-                continue
-            reply, _ = await self._link.ask(
-                encode.delete_card_request(serial, int(user_id)), decode.delete_card_response
-            )
-            reason = "" if reply.deleted else "the controller kept the card"
-            results.append(ItemResult(user_id, ok=bool(reply.deleted), reason=reason))
-        return results
-
-    # -- time profiles
+        return await self._memory.delete_users(user_ids)
 
     async def time_profiles(self) -> list[TimeProfile]:
-        """Every profile that is there: 253 questions, because a controller keeps no list."""
-        return [profile for number in messages.PROFILES if (profile := await self.time_profile(number)) is not None]
+        return await self._memory.time_profiles()
 
     async def time_profile(self, number: int) -> TimeProfile | None:
-        serial = await self._known()
-        reply, _ = await self._link.ask(
-            encode.get_time_profile_request(serial, number), decode.get_time_profile_response
-        )
-        try:
-            return messages.time_profile(reply)
-        except ValueError as exc:
-            raise ProtocolError(f"{self._address}: {exc}") from exc
+        return await self._memory.time_profile(number)
 
     async def set_time_profile(self, profile: TimeProfile) -> None:
-        """Raises DeviceRefused, for instance when the linked profile is missing."""
-        empty = (time(), time())
-        spans = [*profile.spans, empty, empty, empty][:3]
-        request = encode.set_time_profile_request(
-            await self._known(), profile.number, *_days(profile), *[moment for span in spans for moment in span],
-            profile.linked,
-        )  # fmt: skip
-        await self._link.order(request, decode.set_time_profile_response, done="stored", what="time profile")
+        await self._memory.set_time_profile(profile)
 
     async def clear_time_profiles(self) -> None:
-        await self._link.order(
-            encode.delete_all_time_profiles_request(await self._known()),
-            decode.delete_all_time_profiles_response, done="deleted", what="clear time profiles",
-        )  # fmt: skip
-
-    # -- tasks
+        await self._memory.clear_time_profiles()
 
     async def set_tasks(self, tasks: Sequence[DoorTask]) -> None:
-        """The list cannot be read back; it is replaced as a whole. Raises DeviceRefused."""
-        serial = await self._known()
-        for task in tasks:
-            self._require_door(serial, task.door)
-        await self._link.order(
-            encode.clear_tasklist_request(serial),
-            decode.clear_tasklist_response,
-            done="cleared",
-            what="clear task list",
-        )
-        for task in tasks:
-            request = encode.add_task_request(
-                serial, *_days(task), task.at, task.door, messages.TASK_CODES[task.mode], 0
-            )
-            await self._link.order(request, decode.add_task_response, done="added", what="task")
-        await self._link.order(
-            encode.refresh_tasklist_request(serial), decode.refresh_tasklist_response, done="refreshed",
-            what="task list",
-        )  # fmt: skip
-
-
-def _days(spell: TimeProfile | DoorTask) -> tuple[date | bool, ...]:
-    """First and last day, then Monday to Sunday."""
-    weekdays = [day in spell.weekdays for day in range(7)]
-    return (spell.first_day or messages.FIRST_DAY, spell.last_day or messages.LAST_DAY, *weekdays)
+        await self._memory.set_tasks(tasks)

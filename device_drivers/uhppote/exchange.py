@@ -55,6 +55,12 @@ def door_count(serial: int) -> int:
     return first if first in {1, 2, 4} else 4
 
 
+def require_door(serial: int, door: int) -> None:
+    """Raises ValueError for a door this controller does not have."""
+    if not 1 <= door <= door_count(serial):
+        raise ValueError(f"no door {door} on this controller")
+
+
 class Exchange:
     """Asks one controller, one question at a time. `serial` 0 means: not known yet."""
 
