@@ -65,6 +65,28 @@ class Load:
             await asyncio.sleep(0.005)
 
 
+async def tell(load: Load, process: psutil.Process) -> None:
+    """A line a minute, so that one sees what comes with time."""
+    minute, before, cpu = 0, 0, sum(process.cpu_times()[:2])
+    while True:
+        await asyncio.sleep(60)
+        minute += 1
+        p50, p99, worst = shares(load.waits[before:])
+        spent = sum(process.cpu_times()[:2])
+        print(
+            f"  minute {minute}: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, worst {worst * 1e3:.0f} ms;"
+            f" gateway {process.memory_info().rss / 2**20:.0f} MB, {(spent - cpu) / 60:.0%} of one core",
+            flush=True,
+        )
+        before, cpu = len(load.waits), spent
+
+
+def shares(waits: list[float]) -> tuple[float, ...]:
+    """Median, 99th hundredth and worst, in seconds."""
+    ordered = sorted(waits) or [0.0]
+    return tuple(ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.50, 0.99, 1.0))
+
+
 async def collected(path: Path, expected: int, limit_s: float) -> Counter[tuple[str, str]]:
     with contextlib.suppress(TimeoutError), contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:
         async with asyncio.timeout(limit_s):
@@ -101,8 +123,10 @@ async def soak(folder: Path, *, minutes: float, terminals: int, rate: float) -> 
                 await asyncio.sleep(minutes * 60 / 100)
 
         weighing = asyncio.create_task(weigh())
+        telling = asyncio.create_task(tell(load, process))
         await load.punch(minutes * 60)
         weighing.cancel()
+        telling.cancel()
         cpu = sum(process.cpu_times()[:2])
         found = await collected(path, load.made.total(), 120)
     finally:
@@ -116,19 +140,18 @@ async def soak(folder: Path, *, minutes: float, terminals: int, rate: float) -> 
 
 
 def report(load: Load, found: Counter[tuple[str, str]], memory: list[int], cpu: float, minutes: float) -> bool:
-    waits = sorted(load.waits)
     lost, double = (load.made - found).total(), (found - load.made).total()
     # The middle of each end: one sample says little about a collector of garbage.
     warm = memory[int(len(memory) * WARM_UP) :]
     tenth = max(1, len(warm) // 10)
     first, last = sorted(warm[:tenth])[tenth // 2], sorted(warm[-tenth:])[tenth // 2]
     growth = last / first - 1
-    p50, p99, worst = (waits[min(len(waits) - 1, int(len(waits) * share))] for share in (0.50, 0.99, 1.0))
+    p50, p99, worst = shares(load.waits)
     made = load.made.total()
     print(f"terminals {len(load.terminals)}, punches {made} ({made / minutes / 60:.0f}/s) in {minutes:g} min")
     print(f"device acknowledgement: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, worst {worst * 1e3:.0f} ms")
     print(f"gateway memory: {first / 2**20:.1f} MB -> {last / 2**20:.1f} MB, growth {growth:+.1%}")
-    print(f"gateway CPU: {cpu / minutes / 60:.0%} of one core; acknowledged live: {len(waits)}")
+    print(f"gateway CPU: {cpu / minutes / 60:.0%} of one core; acknowledged live: {len(load.waits)}")
     print(f"upstream: lost {lost}, duplicate {double}")
     return p99 < P99_LIMIT_S and growth < GROWTH_LIMIT and not lost and not double
 
