@@ -19,8 +19,8 @@ import typer
 from rich.progress import Progress
 
 from edge_agent import __version__, logs
-from edge_agent.command_line import commands, oversight_commands
-from edge_agent.command_line.commands import (
+from edge_agent.command_line import commands, device_commands, oversight_commands
+from edge_agent.command_line.asking import (
     DEFAULT_CONFIG,
     ConfigOption,
     FolderOption,
@@ -51,8 +51,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(device_commands.app)
 app.add_typer(commands.app)
-for group_name, group in (*commands.GROUPS, *oversight_commands.GROUPS):
+for group_name, group in (*device_commands.GROUPS, *commands.GROUPS, *oversight_commands.GROUPS):
     app.add_typer(group, name=group_name)
 
 DEMO_FACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces" / "lfw"

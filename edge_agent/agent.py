@@ -31,6 +31,7 @@ from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.roles import Scope
 from edge_agent.api.server import serve
 from edge_agent.attendance import Attendance, Source
+from edge_agent.audit_anchors import AuditAnchors
 from edge_agent.biometrics.in_use import Biometrics
 from edge_agent.biometrics.pushed_pictures import PushedPictures
 from edge_agent.biometrics.sensing import Sensing
@@ -38,7 +39,7 @@ from edge_agent.command_line.local_client import Invitation
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database, utc_now
-from edge_agent.delivery.outbox import Event, Outbox
+from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
 from edge_agent.devices.command_journal import DatabaseJournal
 from edge_agent.devices.device_templates import DeviceTemplates
@@ -110,6 +111,14 @@ class Agent:
         )
         self.roster = Roster(keys.derive("cards"), seal_number=self.card_numbers.seal, seal_pin=self.pins.seal)
         self.outbox = Outbox(database, clock=clock)
+        self.anchors = AuditAnchors(
+            gateway.data_dir / "audit.anchors",
+            database=database,
+            audit=self.audit,
+            outbox=self.outbox,
+            gateway=gateway.name,
+            now=clock,
+        )
         self.attendance = Attendance(database, self.roster, clock=clock)
         self.fleet = Fleet(
             database,
@@ -238,7 +247,7 @@ class Agent:
             configuration=self.configuration,
             biometrics=self.biometrics,
             invite=lambda: self._invite_command_line(self.address),
-            anchors=self.anchors,
+            anchors=self.anchors.known,
             now=clock,
         )
         self.log_clearing = LogClearing(database=database, audit=self.audit, driver=self.fleet.driver, now=clock)
@@ -284,7 +293,7 @@ class Agent:
                 configuration=self.configuration,
                 audit=self.audit,
                 now=self.clock,
-                anchors=self.anchors,
+                anchors=self.anchors.known,
                 open_secret=self.keys.open,
                 seal_secret=self.keys.seal,
             ),
@@ -428,7 +437,7 @@ class Agent:
         while True:
             now = self.clock()
             await self.outbox.prune(now - timedelta(days=self.site.retention.events_days))
-            await self.anchor_audit()
+            await self.anchors.drop()
             await self.biometrics.keep_house(self._periods())
             await self.device_templates.audit_drops()
             await asyncio.sleep(HOUSEKEEPING_S)
@@ -478,43 +487,9 @@ class Agent:
         configured = next((d.serial for d in self.site.devices if d.name == device), "")
         return (health.serial if health else "") or configured
 
-    async def anchor_audit(self) -> audit.Anchor | None:
-        """Send the chain's end upstream and keep it beside the database."""
-        anchor = await self.database.read(self.audit.anchor)
-        if anchor is None:
-            return None
-        line = f"{anchor.seq} {anchor.mac.hex()}\n"
-        known = self.anchors()
-        if not known or known[-1].seq < anchor.seq:
-            await asyncio.to_thread(_append_line, self._anchor_file, line)
-            await self.outbox.append(
-                [
-                    Event(
-                        f"audit-{self.config.gateway.name}-{anchor.seq}",
-                        "audit.anchored",
-                        self.clock(),
-                        "",
-                        None,
-                        {"seq": anchor.seq, "mac": anchor.mac.hex()},
-                    )
-                ]
-            )
-        return anchor
-
-    def anchors(self) -> list[audit.Anchor]:
-        try:
-            lines = self._anchor_file.read_text("ascii").splitlines()
-        except FileNotFoundError:
-            return []
-        return [audit.Anchor(int(seq), bytes.fromhex(mac)) for seq, mac in (line.split() for line in lines)]
-
     @property
     def _backup_file(self) -> Path:
         return self.config.gateway.data_dir / "backup" / "gateway.backup"
-
-    @property
-    def _anchor_file(self) -> Path:
-        return self.config.gateway.data_dir / "audit.anchors"
 
     def _driver(self, config: DeviceConfig, cursor: bytes | None) -> Driver:
         if config.kind == "adms":  # these call us: they share one server
@@ -535,8 +510,3 @@ def source_of(device: Device, site: SiteConfig) -> Source:
         attendance=device.attendance,
         serial=device.serial,
     )
-
-
-def _append_line(path: Path, line: str) -> None:
-    with path.open("a", encoding="ascii") as file:
-        file.write(line)

@@ -31,6 +31,7 @@ from edge_agent.database import Database
 from edge_agent.delivery.event import Event, append, utc_text
 from edge_agent.doors.presence import Presence
 from edge_agent.people.roster import Roster
+from edge_agent.people.what_is_kept import about, anonymise
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Kept, Periods, is_due
 from templates_store.errors import Sealed
@@ -329,7 +330,7 @@ class Erasure:
             ).fetchall()
             changed = 0
             for order_id, subject in rows:
-                changed += _anonymise(connection, subject)
+                changed += anonymise(connection, subject)
                 connection.execute("UPDATE erasure_orders SET events_by = NULL, subject = '' WHERE id = ?", (order_id,))
             return changed
 
@@ -394,47 +395,9 @@ class Erasure:
 
         def work(connection: sqlite3.Connection) -> dict[str, Any]:
             self._audit.append(connection, AuditEntry(actor, "subject.access", subject), now=now)
-            return _about(connection, subject)
+            return about(connection, subject)
 
         return {"exported_at": utc_text(now), **await self._database.write(work), "biometrics": biometric}
-
-
-_TABLES = (
-    ("people", "subject, name, department, valid_from, valid_until, created_at, updated_at"),
-    ("device_users", "device, user_id"),
-    ("cards", "hint, added_at"),
-    ("pins", "set_at"),
-    ("sealed_pins", "subject"),  # that one is kept for a controller; what it is stays sealed
-    ("access_people", "enabled, opener, passes_lockdown, anti_passback_exempt, duress_finger"),
-    ("access_members", "group_name"),
-    ("presence", "zone, door, since, punched, punch_at"),
-    ("events", "id, type, occurred_at, recorded_at, device, data"),
-    ("rights_requests", "id, verb, received_at, verified_at, answered_at, outcome"),
-    ("audit", "at, actor, action, object, outcome, personal"),
-)
-
-
-def _about(connection: sqlite3.Connection, subject: SubjectId) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for table, columns in _TABLES:
-        names = columns.split(", ")
-        rows = connection.execute(f"SELECT {columns} FROM {table} WHERE subject = ?", (subject,))  # noqa: S608
-        found[table] = [dict(zip(names, row, strict=True)) for row in rows]
-    return found
-
-
-def _anonymise(connection: sqlite3.Connection, subject: str) -> int:
-    """Irreversible: no pseudonym, number or companion stays; how many, when and where stays right."""
-    changed = connection.execute(
-        "UPDATE events SET subject = NULL, data = json_set(json_remove(data, '$.user_id', '$.companion', '$.known'),"
-        " '$.anonymous', json('true')) WHERE subject = ?",
-        (subject,),
-    ).rowcount
-    connection.execute(
-        "UPDATE events SET data = json_remove(data, '$.companion') WHERE json_extract(data, '$.companion') = ?",
-        (subject,),
-    )
-    return changed
 
 
 def _removal_places(connection: sqlite3.Connection, order_id: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from edge_agent.command_line.commands import (
+from edge_agent.command_line.asking import (
     DEFAULT_CONFIG,
     ConfigOption,
     FolderOption,

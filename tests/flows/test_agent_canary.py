@@ -82,7 +82,7 @@ async def everything_the_api_says(http: httpx.AsyncClient) -> bytes:
 async def assert_clean(agent: Agent, s: AgentSite, needles: list[bytes], logs: str) -> None:
     await delivered(agent)
     await agent.make_backup()
-    await agent.anchor_audit()
+    await agent.anchors.drop()
     async with client(agent) as http:
         said = await everything_the_api_says(http)
     assert b"p1001" in said

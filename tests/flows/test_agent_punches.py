@@ -47,7 +47,7 @@ async def test_each_record_of_four_protocols_arrives_once_also_across_a_restart(
             await happened(agent, "attendance.punch", by("isapi", "1002"))
             await happened(agent, "door.granted", by("c3", "1002"))
             await delivered(agent)
-            verdict = await agent.database.read(lambda c: agent.audit.verify(c, agent.anchors()))
+            verdict = await agent.database.read(lambda c: agent.audit.verify(c, agent.anchors.known()))
             assert verdict.intact
         told = Counter(
             (event["data"]["device"], event["data"]["user_id"])

@@ -26,6 +26,7 @@ class Demo:
     process: subprocess.Popen[str]
     folder: Path
     lines: list[str] = field(default_factory=list)
+    said: str = ""  # on standard error, by the last command
 
     def until(self, words: str) -> str:
         """The first new line that holds `words`."""
@@ -49,6 +50,7 @@ class Demo:
             timeout=60,
             check=False,
         )
+        self.said = done.stderr
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
@@ -194,6 +196,17 @@ def test_keys_tokens_incidents_and_thresholds_speak_to_machines(demo: Demo) -> N
     assert opened["id"] in demo.command("incidents", "list")
     assert "U 盘丢失" in demo.command("incidents", "report", opened["id"])
     assert json.loads(demo.command("doors", "open", "south-gate", "--json"))["state"] == "done"
+
+
+def test_what_needs_a_second_person_is_put_down_and_said(demo: Demo, tmp_path: Path) -> None:
+    document = json.loads(demo.command("config", "show"))
+    document["two_people"] = {"acts": ["disclosure", "door_open"], "minutes": 60}
+    file = tmp_path / "site.json"
+    file.write_text(json.dumps(document), "utf-8")
+    demo.command("config", "apply", str(file))
+    assert not demo.command("doors", "open", "south-gate", status=1)
+    assert "a second person" in demo.said
+    assert demo.asked("audit", "verify")["intact"] is True
 
 
 def test_a_backup_is_made_while_it_runs(demo: Demo) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from device_drivers.devices import Terminal
 from edge_agent.agent import Agent
-from edge_agent.command_line.commands import app
+from edge_agent.command_line.device_commands import app
 from edge_agent.people.credentials import Rights
 from edge_agent.policy.consent import require
 from edge_agent.policy.requests import Verb
