@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edge_agent.command_line.local_client import LocalClient, NotRunning, Refused, Waits
+from edge_agent.command_line.local_client import LocalClient, NotRunning, Refused
 from edge_agent.config import ConfigError, load
 
 # What goes to a file or to grep is not cut to the width of a screen that is not there.
@@ -55,9 +55,6 @@ def running(config: Path, data: Path | None) -> Iterator[LocalClient]:
             yield client
     except NotRunning as exc:
         err.print(f"[red]没有运行 · not running:[/] {escape(str(exc))}", highlight=False)
-        raise typer.Exit(1) from None
-    except Waits as exc:
-        err.print(f"[yellow]等另一位批准 · waits for a second person:[/] {escape(str(exc))}", highlight=False)
         raise typer.Exit(1) from None
     except Refused as exc:
         err.print(f"[red]没有完成 · not done:[/] {escape(str(exc))}", highlight=False)

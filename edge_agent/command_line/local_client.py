@@ -10,7 +10,6 @@ import json
 import os
 import ssl
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +57,8 @@ class Invitation:
             raise NotRunning(f"{folder / FILE} cannot be read ({exc}); are you allowed to?") from exc
 
 
-class Waits(Exception):
-    """The enterprise wants a second person for this: it is put down, and nothing has happened yet."""
-
-
 class LocalClient:
-    """One call at a time; raises NotRunning, Refused and Waits."""
+    """One call at a time; raises NotRunning and Refused."""
 
     def __init__(self, folder: Path) -> None:
         invitation = Invitation.read(folder)
@@ -80,7 +75,7 @@ class LocalClient:
         self._http.close()
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Raises NotRunning if nobody answers, Refused with the agent's words, Waits if somebody else has to agree."""
+        """Raises NotRunning if nobody answers, Refused with the agent's words."""
         try:
             answer = self._http.request(method, path, **options)
         except httpx.TransportError as exc:
@@ -91,9 +86,6 @@ class LocalClient:
             except ValueError:
                 detail = answer.reason_phrase
             raise Refused(answer.status_code, detail)
-        if answer.status_code == HTTPStatus.ACCEPTED:
-            act = answer.json()
-            raise Waits(f"{act['id']}, until {act['expires_at']}; the console's Approvals, or GET /api/v1/approvals")
         return answer
 
     def get(self, path: str, **params: Any) -> Any:

@@ -198,14 +198,14 @@ def test_keys_tokens_incidents_and_thresholds_speak_to_machines(demo: Demo) -> N
     assert json.loads(demo.command("doors", "open", "south-gate", "--json"))["state"] == "done"
 
 
-def test_what_needs_a_second_person_is_put_down_and_said(demo: Demo, tmp_path: Path) -> None:
+def test_what_takes_two_people_is_nothing_for_a_command_line_that_is_nobody(demo: Demo, tmp_path: Path) -> None:
     document = json.loads(demo.command("config", "show"))
     document["two_people"] = {"acts": ["disclosure", "door_open"], "minutes": 60}
     file = tmp_path / "site.json"
     file.write_text(json.dumps(document), "utf-8")
     demo.command("config", "apply", str(file))
     assert not demo.command("doors", "open", "south-gate", status=1)
-    assert "a second person" in demo.said
+    assert "takes two people" in demo.said
     assert demo.asked("audit", "verify")["intact"] is True
 
 
