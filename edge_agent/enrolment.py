@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -292,9 +293,8 @@ class Enrolment:
                 if await asyncio.to_thread(self._somebody_else, found, consent.purpose):
                     raise EnrolmentRefused(EnrolmentFault.SOMEBODY_ELSE)
             people = [(consent, _templates(consent, payloads, kind, found.position)) for consent in consents]
-            await asyncio.to_thread(self._store.enrol_many, people)
-            for consent, templates in people:
-                self._galleries.add(consent, templates)
+            if not await asyncio.to_thread(self._stored, people):
+                raise EnrolmentRefused(EnrolmentFault.NOT_FOUND)
         except Sealed:
             raise EnrolmentRefused(EnrolmentFault.SEALED) from None
         finally:
@@ -302,6 +302,16 @@ class Enrolment:
         await self._tell(found, consents, kind, now)
         await self._enrolled(found.subject_id)
         return consents
+
+    def _stored(self, people: Sequence[tuple[Consent, Sequence[Template]]]) -> bool:
+        """In one transaction, then searchable; False if an erasure took it back in between. Blocks."""
+        since = self._galleries.moment
+        self._store.enrol_many(people)
+        admitted = [
+            self._galleries.admit(consent, templates, since=since, held=partial(self._store.holds, templates))
+            for consent, templates in people
+        ]
+        return all(admitted)
 
     async def cancel(self, enrolment_id: str) -> None:
         """Nothing was stored, and nothing says that somebody changed their mind."""

@@ -153,8 +153,10 @@ class Incidents:
         site = self._configuration.site
         switches = {name: switch.model_dump(mode="json") for name, switch in site.modalities.items()}
         off = {name: switch.model_copy(update={"enabled": False}) for name, switch in site.modalities.items()}
+        # Written down first: a crash in between leaves switches that `thaw` can put back, never ones nobody knows.
+        frozen = await self._step(identity, actor, "freeze", "switches = coalesce(switches, ?)", json.dumps(switches))
         await self._apply(site.model_copy(update={"modalities": off}), actor, f"incident {identity}: capture frozen")
-        return await self._step(identity, actor, "freeze", "switches = coalesce(switches, ?)", json.dumps(switches))
+        return frozen
 
     async def thaw(self, identity: str, *, actor: str) -> Incident:
         """The switches as they were when this incident froze them. Raises KeyError, ValueError if it did not."""
@@ -171,10 +173,9 @@ class Incidents:
             raise ValueError("this incident froze nothing")
         site = self._configuration.site
         before = {name: ModalitySwitch.model_validate(switch) for name, switch in json.loads(kept).items()}
-        changed = await self._step(identity, actor, "thaw", "switches = ?", None)
         document = site.model_dump() | {"modalities": before}
         await self._apply(SiteConfig.model_validate(document), actor, f"incident {identity}: capture back")
-        return changed
+        return await self._step(identity, actor, "thaw", "switches = ?", None)
 
     async def exchange(self, identity: str, *, actor: str) -> Incident:
         """A new key for the templates; every session and token ends, the command line's is made anew.

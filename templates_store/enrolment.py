@@ -66,6 +66,11 @@ def insert(transaction: Transaction, consent: Consent, templates: Sequence[Templ
             raise
 
 
+def held(sql: sqlite3.Connection, template_ids: Sequence[TemplateId]) -> bool:
+    wanted = "SELECT 1 FROM template WHERE template_id = ?"
+    return all(sql.execute(wanted, (template_id,)).fetchone() for template_id in template_ids)
+
+
 def templates_of(
     sql: sqlite3.Connection, vault: Vault, subject_id: SubjectId, *, purpose: Purpose, modality: Modality | None
 ) -> list[Template]:

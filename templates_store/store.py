@@ -166,6 +166,11 @@ class TemplateStore:
         with self.ledger.write() as transaction:
             consents.put(transaction, consent)
 
+    def holds(self, templates: Sequence[Template]) -> bool:
+        """Whether every one of them is stored still."""
+        with self.database.read() as sql:
+            return enrolment.held(sql, [template.template_id for template in templates])
+
     def templates_of(
         self, subject_id: SubjectId, *, purpose: Purpose, modality: Modality | None = None
     ) -> list[Template]:

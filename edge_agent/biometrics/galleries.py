@@ -1,7 +1,9 @@
 """The opened templates in memory, one gallery for each modality, purpose and pipeline, with the consents they rest on.
 
-Templates are added after `store.enrol` and taken out before an erasure returns: from then on no search finds the
-person. A sealed store means empty galleries and says so; cards and PINs go on.
+Templates are admitted after `store.enrol` and taken out before an erasure returns: from then on no search finds the
+person. What was stored may be erased again before it is admitted here, so an admission says since when it may have
+been, and a removal in between sends it back to the store to look. A sealed store means empty galleries and says so;
+cards and PINs go on.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ class Galleries:
         self._fingers: dict[Key, _Fingers] = {}
         self._consents: dict[tuple[SubjectId, Modality, Purpose], Given] = {}
         self._writing = threading.Lock()
+        self._removals = 0
+        self._removed: dict[SubjectId, int] = {}  # the last removal of each
         self._meanwhile: list[Callable[[Galleries], object]] | None = None  # changes while loading
         self.sealed = True
 
@@ -98,13 +102,28 @@ class Galleries:
             self._clear()
             self.sealed = True
 
-    def add(self, consent: Given, templates: Iterable[Template]) -> None:
-        """After `store.enrol`. Raises BadTemplate; a template that is there already stays."""
+    @property
+    def moment(self) -> int:
+        """How many removals there were: to be read before templates are stored, for `admit`."""
+        return self._removals
+
+    def admit(self, consent: Given, templates: Iterable[Template], *, since: int, held: Callable[[], bool]) -> bool:
+        """Make stored templates searchable; False if they were erased meanwhile. Blocks. Raises BadTemplate.
+
+        `since` is the `moment` before they were stored, `held` asks the store whether it has them still. A template
+        that is there already stays.
+        """
         listed = [template for template in templates if not template.format.pipeline.startswith(OPAQUE)]
-        with self._writing:
-            self._add(consent, listed)
-            if self._meanwhile is not None:
-                self._meanwhile.append(lambda fresh: fresh._add(consent, listed))
+        while True:
+            with self._writing:
+                if self._removed.get(consent.subject_id, 0) <= since:
+                    self._add(consent, listed)
+                    if self._meanwhile is not None:
+                        self._meanwhile.append(lambda fresh: fresh._add(consent, listed))
+                    return True
+                since = self._removals
+            if not held():
+                return False
 
     def _add(self, consent: Given, templates: Iterable[Template]) -> None:
         for template in templates:
@@ -119,14 +138,11 @@ class Galleries:
                     )
         self._consents[consent.subject_id, consent.modality, consent.purpose] = consent
 
-    def renew(self, consent: Given) -> None:
-        """A new consent for templates that are there already."""
-        with self._writing:
-            self._consents[consent.subject_id, consent.modality, consent.purpose] = consent
-
     def remove(self, subject_id: SubjectId, *, modality: Modality | None = None, purpose: Purpose | None = None) -> int:
         """Every template within the scope; no search that starts after the return finds them."""
         with self._writing:
+            self._removals += 1
+            self._removed[subject_id] = self._removals
             if self._meanwhile is not None:
                 self._meanwhile.append(lambda fresh: fresh._remove(subject_id, modality, purpose))
             return self._remove(subject_id, modality, purpose)

@@ -178,10 +178,11 @@ class Biometrics:
 
     def renew(self, consent: Consent) -> int:
         """A later consent on record; stale templates that it covers match again. How many. Blocks. Raises Sealed."""
+        since = self.galleries.moment
         self.store.renew(consent)
         templates = self.store.templates_of(consent.subject_id, purpose=consent.purpose, modality=consent.modality)
-        self.galleries.add(consent, templates)
-        return len(templates)
+        kept = self.galleries.admit(consent, templates, since=since, held=partial(self.store.holds, templates))
+        return len(templates) if kept else 0
 
     async def keep_house(self, periods: Periods) -> None:
         """Chunks for the next start, erasures that a reader held up, receipts past their time."""

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from device_drivers.adms.messages import PushedPhoto
 from edge_agent.biometrics.galleries import Galleries
@@ -122,7 +123,7 @@ class PushedPictures:
         )
         with contextlib.suppress(Sealed, ConsentMissing, BadTemplate, Duplicate):
             self.templates.place(consent, photo.serial, f"{photo.name}/face/0")  # it keeps the picture
+            since = self._galleries.moment
             self._store.enrol(consent, [template])
-            self._galleries.add(consent, [template])
-            return True
+            return self._galleries.admit(consent, [template], since=since, held=partial(self._store.holds, [template]))
         return False

@@ -460,8 +460,9 @@ class Site:
         identity = TemplateId(f"{subject}-{modality}-{purpose}-{position}-{self.galleries.count()}")
         template = Template(identity, SubjectId(subject), modality, purpose, kind, payload, position)
         given = consent(subject, modality, purpose, now=self.clock.now())
+        since = self.galleries.moment
         self.store.enrol(given, [template])
-        self.galleries.add(given, [template])
+        assert self.galleries.admit(given, [template], since=since, held=lambda: self.store.holds([template]))
 
     async def card(self, number: str, *, reader: int = 1, device: str = "reader") -> None:
         await self.entry.take(device, [CardRead(device, reader, number)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edge_agent.enrolment import LIFETIME_S, MAX_OPEN, EnrolmentFault, Enrolment
 from edge_agent.matching.images import BadImage
 from edge_agent.matching.outcomes import CheckName, Refused, SampleFault
 from edge_agent.policy.consent import Act, ConsentFault, ConsentRefused
-from templates_store.template import Modality, Purpose, SubjectId
+from templates_store.template import Consent, Modality, Purpose, SubjectId, Template
 from tests.flows.site import START, Site, site
 
 
@@ -78,6 +79,27 @@ async def test_a_print_too_poor_for_a_reference_is_refused_with_its_reason(tmp_p
         step = await s.enrolment.start([act(modality=Modality.FINGERPRINT)], actor="li", position=2)
         step = await s.enrolment.offer_finger(step.enrolment_id, np.full((64, 64), 254, np.uint8), dpi=500)
         assert (step.have, step.refused) == (0, Refused(SampleFault.FINGER_TOO_DRY, 20.0, 40.0))
+
+
+async def test_a_withdrawal_between_storing_and_searching_leaves_nobody_who_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        store = s.store.enrol_many
+
+        def stored_and_withdrawn(people: Sequence[tuple[Consent, Sequence[Template]]]) -> int:
+            """Another thread comes to the store and to the galleries before the enrolment is told that it is done."""
+            count = store(people)
+            s.store.withdraw(SubjectId("ann"), reason="request", actor="ann")
+            s.galleries.remove(SubjectId("ann"))
+            return count
+
+        monkeypatch.setattr(s.store, "enrol_many", stored_and_withdrawn)
+        with pytest.raises(EnrolmentRefused):
+            await enrol(s, "ann", 7)
+        assert s.galleries.count() == 0
+        assert await s.events("subject.enrolled") == []
 
 
 async def test_the_event_upstream_holds_nothing_biometric(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_an_erasure_while_loading_wins_over_what_was_read_before(s: Site, monkey
         yield from read(*scope)  # type: ignore[arg-type]
         galleries.remove(ANN)
         late = Template(TemplateId("late"), BOB, FACE, ACCESS, FACE_PIPELINE, face_vector(9).tobytes())
-        galleries.add(consent(BOB, FACE, ACCESS), [late])
+        galleries.admit(consent(BOB, FACE, ACCESS), [late], since=galleries.moment, held=lambda: True)
 
     monkeypatch.setattr(s.store, "load", slowly)
     galleries.load(s.store)
@@ -136,6 +136,27 @@ def test_an_erasure_while_loading_wins_over_what_was_read_before(s: Site, monkey
     assert isinstance(who.decide(face(7), Subject(ACCESS)), NoMatch)
     assert isinstance(who.decide(face(9), Subject(ACCESS)), Match)
     assert galleries.count() == 2
+
+
+def test_what_was_erased_before_it_was_admitted_is_never_found(s: Site) -> None:
+    template = Template(TemplateId("t"), ANN, FACE, ACCESS, FACE_PIPELINE, face_vector(7).tobytes())
+    given = consent(ANN, FACE, ACCESS)
+    since = s.galleries.moment
+    s.store.enrol(given, [template])
+    s.store.withdraw(ANN, reason="request", actor="li", modality=FACE, purpose=ACCESS)
+    s.galleries.remove(ANN)
+    assert not s.galleries.admit(given, [template], since=since, held=lambda: s.store.holds([template]))
+    assert isinstance(identification(s.galleries).decide(face(7), Subject(ACCESS)), NoMatch)
+
+
+def test_a_removal_that_left_the_template_stored_keeps_nobody_out(s: Site) -> None:
+    template = Template(TemplateId("t"), ANN, FACE, ACCESS, FACE_PIPELINE, face_vector(7).tobytes())
+    given = consent(ANN, FACE, ACCESS)
+    since = s.galleries.moment
+    s.galleries.remove(ANN)  # an order of before; the consent is a later one
+    s.store.enrol(given, [template])
+    assert s.galleries.admit(given, [template], since=since, held=lambda: s.store.holds([template]))
+    assert isinstance(identification(s.galleries).decide(face(7), Subject(ACCESS)), Match)
 
 
 def test_sealing_forgets_everything(s: Site) -> None:
@@ -150,6 +171,6 @@ def test_templates_of_terminals_are_not_searched(s: Site) -> None:
     template = Template(TemplateId("t"), ANN, Modality.FINGERPRINT, ACCESS, opaque, b"\x01\x02\x03")
     given = consent(ANN, Modality.FINGERPRINT, ACCESS)
     s.store.enrol(given, [template])
-    s.galleries.add(given, [template])
+    s.galleries.admit(given, [template], since=s.galleries.moment, held=lambda: True)
     assert s.galleries.count() == 0
     assert Galleries().load(s.store) == 0
