@@ -54,7 +54,7 @@ WHY_NOT = {
     WhyNot.OWN_ACT: ("这是您提出的，要另一位来批准。", "You asked for it: another person has to approve."),
     WhyNot.PASSWORD: (
         "提出的人或您的密码是别人设的；先在「我的账号」里自己改一次。",
-        "The asker’s password or yours was set by somebody else; it has to be changed under “My account” first.",
+        "The asker's password or yours was set by somebody else; it has to be changed under “My account” first.",
     ),
     WhyNot.PROVIDER: (
         "您和提出的人中，一位设置了为另一位担保的身份提供方；要第三位来批准。",

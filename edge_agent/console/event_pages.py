@@ -12,6 +12,7 @@ from edge_agent.api.context import Gateway
 from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
+from edge_agent.console.audit_words import ACTIONS
 from edge_agent.console.day import span
 from edge_agent.console.page import Visit, number
 
@@ -140,6 +141,7 @@ class EventPages:
                 "at": datetime.fromisoformat(at).astimezone(zone).strftime("%m-%d %H:%M:%S"),
                 "actor": actor,
                 "action": action,
+                "words": t(*ACTIONS.get(action, (action, action))),
                 "object": about,
                 "outcome": outcome,
                 "details": "" if details == "{}" else details,

@@ -50,7 +50,7 @@ class SystemPages:
             if bad
             else t("一切正常", "Everything is fine"),
             checks=checks,
-            warnings=status.warnings,
+            warnings=views.warnings(gateway, t),
             ledger=books,
             facts=[
                 (t("主机", "Host"), platform.node()),

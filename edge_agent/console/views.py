@@ -223,6 +223,37 @@ def lamps(gateway: Gateway, seen: Seen, t: Text) -> list[Lamp]:
     return found
 
 
+def warnings(gateway: Gateway, t: Text) -> list[str]:
+    """What `GET /status` warns of, in the reader's language."""
+    found = [
+        f"{name}{t('：', ': ')}{why(health, t)}"
+        for name, health in gateway.fleet.health.items()
+        if health.state is LinkState.NEEDS_PERSON
+    ]
+    found += [
+        f"{t('上游', 'Uplink')} {name}{t('：', ': ')}{refusal(delivery.state, t)} · {delivery.error}"
+        for name, delivery in gateway.upstreams.health.items()
+        if delivery.failures
+    ]
+    if gateway.biometrics.warning:
+        found.append(
+            t(
+                "模板的主密钥是本机磁盘上的文件，谁拷走磁盘就能打开模板；建议改用 TPM、PKCS#11 或 systemd 凭据。",
+                "The master key of the templates is a file on this disk: whoever copies the disk opens them."
+                " A TPM, a PKCS#11 token or a systemd credential is better.",
+            )
+        )
+    if gateway.governance.database.ballast.short:
+        found.append(
+            t("磁盘空间不足，设备暂不确认，记录留在设备上。", "The disk is short of room; devices keep their records.")
+        )
+    if gateway.incidents.open_count:
+        found.append(
+            t(f"{gateway.incidents.open_count} 起安全事件未结案", f"Open incidents: {gateway.incidents.open_count}")
+        )
+    return found
+
+
 def templates(gateway: Gateway, t: Text) -> dict[str, Any]:
     """The card of the template store."""
     biometrics, site = gateway.biometrics, gateway.governance.configuration.site

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+import edge_agent
 import edge_agent.api
 import edge_agent.console
 from device_drivers.catalog import DRIVERS
@@ -19,6 +20,7 @@ from edge_agent.api.doors import NewOrder
 from edge_agent.api.privacy import LocationView, ReceiptView
 from edge_agent.api.roles import Role
 from edge_agent.console import approval_pages, views, words
+from edge_agent.console.audit_words import ACTIONS
 from edge_agent.console.door_pages import headline, summary
 from edge_agent.console.page import counted
 from edge_agent.console.privacy_pages import receipt_paper
@@ -141,3 +143,28 @@ def test_chinese_has_no_exclamation_and_no_please_on_a_button() -> None:
         text = template.read_text("utf-8")
         assert "！" not in text, template
         assert not re.search(r"<button[^>]*>[^<]*请(?!求)", text), template
+
+
+def actions_of_the_audit() -> set[str]:
+    """Every action that is written out where an audit row is made."""
+    found = set()
+    for path in Path(edge_agent.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+            if name not in {"Entry", "AuditEntry", "note", "_note"}:
+                continue
+            for given in [*call.args, *(k.value for k in call.keywords if k.arg == "action")]:
+                words = [node.value for node in ast.walk(given) if isinstance(node, ast.Constant)]
+                found |= {
+                    word for word in words if isinstance(word, str) and re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", word)
+                }
+    return found
+
+
+def test_every_action_of_the_audit_has_its_words_in_both_languages() -> None:
+    found = actions_of_the_audit()
+    assert len(found) > 50
+    assert found <= set(ACTIONS)
+    assert all(re.search("[一-鿿]", zh) and en.isascii() for zh, en in ACTIONS.values())
