@@ -138,8 +138,8 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 async def _run(settings: AgentConfig) -> None:
     """Until SIGTERM or Ctrl-C; then everything ends in order."""
     from edge_agent.agent import Agent
-    from edge_agent.api.server import bootstrap_token
     from edge_agent.decommission import ordered
+    from edge_agent.server import bootstrap_token
     from templates_store.memory import harden
 
     if ordered(settings.gateway.data_dir):

@@ -28,12 +28,9 @@ from edge_agent import audit
 from edge_agent.api import access_tokens
 from edge_agent.api.certificate import ServerCertificate, describe, tls_context
 from edge_agent.api.context import Gateway, Governance
-from edge_agent.api.roles import Scope
-from edge_agent.api.server import serve
 from edge_agent.attendance import Attendance, Source
 from edge_agent.audit_anchors import AuditAnchors
 from edge_agent.biometrics.in_use import Biometrics
-from edge_agent.biometrics.pushed_pictures import PushedPictures
 from edge_agent.biometrics.sensing import Sensing
 from edge_agent.command_line.local_client import Invitation
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
@@ -45,6 +42,7 @@ from edge_agent.devices.command_journal import DatabaseJournal
 from edge_agent.devices.device_templates import DeviceTemplates
 from edge_agent.devices.fleet import Fleet
 from edge_agent.devices.log_clearing import LogClearing
+from edge_agent.devices.pushed_pictures import PushedPictures
 from edge_agent.devices.reader_keys import ReaderKeys
 from edge_agent.devices.sync import Sync
 from edge_agent.devices.sync_runs import KEEP_PEOPLE, SyncRuns, numbers_told, pins_told
@@ -62,7 +60,9 @@ from edge_agent.people.credentials import Credentials
 from edge_agent.people.roster import Roster
 from edge_agent.people.sealed_numbers import SealedNumbers
 from edge_agent.policy.retention import Periods
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.rules import Rules
+from edge_agent.server import serve
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0

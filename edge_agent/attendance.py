@@ -46,8 +46,8 @@ from zoneinfo import ZoneInfo
 
 from device_drivers.devices import Record
 from device_drivers.events import DeviceEvent, DoorEvent, Origin, Punch, VerifyMode
-from edge_agent.database import Database, utc_now
-from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.database import Database, utc_now, utc_text
+from edge_agent.delivery.event import Event, append
 from edge_agent.matching.outcomes import PadState
 from edge_agent.people.roster import Roster
 

@@ -27,11 +27,12 @@ from pydantic import (
 
 from device_drivers import catalog, devices
 from device_drivers.links import split_address
-from edge_agent.api.roles import Role
-from edge_agent.delivery.sink import LOOPBACK
+from edge_agent.policy.roles import Role
 from edge_agent.policy.rules import AccessRules
 from edge_agent.policy.two_people import TwoPeople
 from templates_store.template import Modality
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})  # the only hosts that may be told in plain text
 
 
 class ConfigError(ValueError):

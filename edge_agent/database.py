@@ -68,6 +68,13 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def utc_text(moment: datetime) -> str:
+    """The one form in which times rest in agent.db; it sorts as time does."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
 def connect(path: Path) -> sqlite3.Connection:
     # Transactions are begun and ended here alone, never by the module on its own.
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)

@@ -32,8 +32,8 @@ from edge_agent.audit import Entry as AuditEntry
 from edge_agent.biometrics.in_use import Biometrics, provider_of
 from edge_agent.config import AgentConfig, ModalitySwitch, SiteConfig
 from edge_agent.configuration import Configuration
-from edge_agent.database import Database
-from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.database import Database, utc_text
+from edge_agent.delivery.event import Event, append
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
 from edge_agent.devices.fleet import Fleet, pins

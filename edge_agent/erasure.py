@@ -27,8 +27,8 @@ from device_drivers.errors import DeviceError
 from edge_agent.audit import AuditLog
 from edge_agent.audit import Entry as AuditEntry
 from edge_agent.biometrics.galleries import Galleries
-from edge_agent.database import Database
-from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.database import Database, utc_text
+from edge_agent.delivery.event import Event, append
 from edge_agent.doors.presence import Presence
 from edge_agent.people.roster import Roster
 from edge_agent.people.what_is_kept import about, anonymise

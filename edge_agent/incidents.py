@@ -22,8 +22,8 @@ from edge_agent.audit import AuditLog, Entry
 from edge_agent.biometrics.in_use import Biometrics
 from edge_agent.config import ModalitySwitch, SiteConfig
 from edge_agent.configuration import Configuration
-from edge_agent.database import Database
-from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.database import Database, utc_text
+from edge_agent.delivery.event import Event, append
 from edge_agent.doors.control import AlarmKind
 
 WATCH_EVERY_S = 15.0

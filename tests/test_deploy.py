@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from edge_agent import __version__
-from edge_agent.api.roles import Role
 from edge_agent.config import load
 from edge_agent.devices.fleet import Fleet
 from edge_agent.devices.supervise import DeviceHealth
+from edge_agent.policy.roles import Role
 from tests.edge_agent.api.whole import whole_gateway
 
 ROOT = Path(__file__).resolve().parents[1]

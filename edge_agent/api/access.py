@@ -18,8 +18,8 @@ from fastapi import Request
 
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.problems import Problem
-from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.database import Database
+from edge_agent.policy.roles import ROLES, Role, Scope
 
 COOKIE = "__Host-edge-session"
 CSRF_HEADER = "x-csrf-token"

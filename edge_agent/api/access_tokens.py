@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from edge_agent.api.roles import Scope
+from edge_agent.policy.roles import Scope
 
 PREFIX = "eat_"  # so that secret scanners can find a token that leaked into a repository
 MAX_LIFETIME = timedelta(days=366)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import argon2
 import pyotp
 
-from edge_agent.api.roles import Role
+from edge_agent.policy.roles import Role
 
 MIN_PASSWORD = 12
 MAX_PASSWORD = 256  # Argon2 reads it all: a megabyte of password is an attack

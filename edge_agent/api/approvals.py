@@ -11,9 +11,9 @@ from edge_agent.api import doors, events, incidents, keys, privacy, two_people
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Gateway, Running, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.site_changes import apply_site
 from edge_agent.api.two_people import HELD, Act, ActView, AnyAct, Leave
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.two_people import ActKind, TwoPeople
 
 router = APIRouter(prefix="/api/v1", tags=["two people"])

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 Auditor = Annotated[Caller, Depends(require(Scope.AUDIT_READ))]

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.site_changes import apply_site, completed, number, stale
 from edge_agent.config import SiteConfig
 from edge_agent.configuration import differences, public
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/config", tags=["configuration"])
 Reader = Annotated[Caller, Depends(require(Scope.CONFIG_READ))]

@@ -13,8 +13,8 @@ from edge_agent.api.context import Running
 from edge_agent.api.devices import CommandView, device_view
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.devices.log_clearing import NotCleared
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 Writer = Annotated[Caller, Depends(require(Scope.DEVICES_WRITE))]

@@ -18,10 +18,10 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Gateway, Governance, Running, etag, tag_of
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
 from edge_agent.audit import Entry
 from edge_agent.config import Device
+from edge_agent.policy.roles import Scope
 from templates_store.template import Modality
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])

@@ -13,12 +13,12 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Gateway, Running, etag, tag_of, unchanged
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
 from edge_agent.doors.control import NotOpened, acknowledge, alarms
 from edge_agent.doors.presence import Order
 from edge_agent.policy.access import Denied, mode_of
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.rules import Door, DoorMode
 from edge_agent.policy.two_people import ActKind
 

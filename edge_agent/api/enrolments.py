@@ -12,12 +12,12 @@ from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Running
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.enrolment import EnrolmentFault, EnrolmentRefused, Step
 from edge_agent.matching.advice import advice
 from edge_agent.matching.images import BadImage
 from edge_agent.matching.outcomes import Check, CheckName
 from edge_agent.policy.consent import Act, ConsentRefused, LegalBasis
+from edge_agent.policy.roles import Scope
 from templates_store.errors import Sealed, StoreError
 from templates_store.template import Modality, Purpose, SubjectId
 

@@ -16,10 +16,10 @@ from pydantic import AwareDatetime, BaseModel
 
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context
-from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Leave
 from edge_agent.audit import Entry
 from edge_agent.delivery.outbox import Outbox, Stored
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.two_people import ActKind
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])

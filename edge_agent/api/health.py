@@ -14,10 +14,10 @@ from edge_agent import __version__
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Gateway, Running
 from edge_agent.api.privacy import request_view, requests_of
-from edge_agent.api.roles import Scope
 from edge_agent.devices.supervise import LinkState
 from edge_agent.doors.control import AlarmKind, alarms
 from edge_agent.policy.requests import Standing
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(tags=["health"])
 PUBLIC = ("/healthz", "/readyz")

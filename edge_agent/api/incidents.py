@@ -16,11 +16,11 @@ from pydantic import AwareDatetime, BaseModel, Field
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
 from edge_agent.incident_documents import Language, Paper, paper
 from edge_agent.incidents import IncidentKind
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.two_people import ActKind
 from templates_store.errors import Sealed
 

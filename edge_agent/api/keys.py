@@ -13,10 +13,10 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Act, Nothing
 from edge_agent.audit import Entry
 from edge_agent.matching.calibration import Calibration
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.two_people import ActKind
 from templates_store.errors import KeyUnavailable, RolledBack, Sealed, StoreError
 

@@ -30,10 +30,10 @@ from edge_agent.api import accounts
 from edge_agent.api.access import address
 from edge_agent.api.context import Context, Governance
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Role
 from edge_agent.api.session import limit, set_session_cookie
 from edge_agent.audit import Entry
 from edge_agent.config import Oidc
+from edge_agent.policy.roles import Role
 
 if TYPE_CHECKING:
     from joserfc.jwk import KeySet

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from edge_agent.api.access import COOKIE, CSRF_HEADER, scope_of
 from edge_agent.api.problems import ProblemDetails
-from edge_agent.api.roles import ROLES, Scope
+from edge_agent.policy.roles import ROLES, Scope
 
 ALWAYS = (400, 401, 403, 404, 405, 413, 422, 429, 500, 503)  # any operation may end so
 SCHEMES = {

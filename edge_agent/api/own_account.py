@@ -18,8 +18,8 @@ from edge_agent.api import accounts
 from edge_agent.api.access import AccessControl, Caller, require
 from edge_agent.api.context import Context, Governance
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/session/me", tags=["session"])
 Me = Annotated[Caller, Depends(require(Scope.STATUS_READ))]

@@ -17,7 +17,6 @@ from pydantic import AwareDatetime, BaseModel, Field, SecretStr
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Governance, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.people.roster import (
     MAX_NAME,
@@ -32,6 +31,7 @@ from edge_agent.people.roster import (
     new_subject,
     read_csv,
 )
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/people", tags=["people"])
 Reader = Annotated[Caller, Depends(require(Scope.PEOPLE_READ))]

@@ -17,13 +17,13 @@ from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.enrolments import Consenting, problem_of
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import HELD, Act, Leave
 from edge_agent.audit import Entry
 from edge_agent.erasure import Carried
 from edge_agent.policy.consent import ConsentRefused
 from edge_agent.policy.consent import require as require_consent
 from edge_agent.policy.requests import RightsRequest, Standing, Verb, due_date, standing, working_days_left
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.two_people import ActKind
 from templates_store.errors import Sealed, StoreError
 from templates_store.records import Receipt, StoredConsent

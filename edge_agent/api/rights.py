@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Running, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.people.credentials import MAX_GROUPS, Rights, rights_of, set_rights
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/people", tags=["people"])
 Reader = Annotated[Caller, Depends(require(Scope.PEOPLE_READ))]

@@ -14,8 +14,8 @@ from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
 from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.audit import Entry
+from edge_agent.policy.roles import ROLES, Role, Scope
 
 router = APIRouter(prefix="/api/v1", tags=["session"])
 PUBLIC = ("/api/v1/setup", "/api/v1/session")

@@ -15,10 +15,10 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.devices.sync import Report
 from edge_agent.devices.sync_runs import NotKept, Preview, Standing, kept
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 Commander = Annotated[Caller, Depends(require(Scope.DEVICES_COMMAND))]

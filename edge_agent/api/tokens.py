@@ -13,8 +13,8 @@ from edge_agent.api import access_tokens
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 Administrator = Annotated[Caller, Depends(require(Scope.ACCOUNTS_WRITE))]

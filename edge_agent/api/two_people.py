@@ -24,8 +24,8 @@ from edge_agent.api.access import Caller
 from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.idempotency import Keyed
 from edge_agent.api.problems import Problem
-from edge_agent.api.roles import ROLES, Role, Scope
 from edge_agent.audit import Entry
+from edge_agent.policy.roles import ROLES, Role, Scope
 from edge_agent.policy.two_people import ActKind, TwoPeople, WhyNot, undecidable
 
 P = TypeVar("P", bound=BaseModel)

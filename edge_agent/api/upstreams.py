@@ -14,12 +14,12 @@ from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of
 from edge_agent.api.events import Events, EventView, view
 from edge_agent.api.people import People
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.roles import Scope
 from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
 from edge_agent.attendance import recognised
 from edge_agent.audit import Entry
 from edge_agent.delivery.outbox import Ledger, Outbox, UnknownSink
 from edge_agent.delivery.upstreams import Upstreams
+from edge_agent.policy.roles import Scope
 
 router = APIRouter(prefix="/api/v1", tags=["upstreams"])
 Reader = Annotated[Caller, Depends(require(Scope.UPSTREAMS_READ))]

@@ -12,7 +12,6 @@ from fastapi.responses import Response
 
 from edge_agent.api.approvals import ACTS
 from edge_agent.api.context import Gateway
-from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import ActView, listing
 from edge_agent.audit import Entry
 from edge_agent.console import views
@@ -21,6 +20,7 @@ from edge_agent.console.privacy_pages import VERBS
 from edge_agent.console.rows import REASONS
 from edge_agent.console.words import MODALITIES, PURPOSES, ROLES
 from edge_agent.policy.requests import Verb
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.two_people import ActKind, TwoPeople, WhyNot
 from templates_store.template import Modality, Purpose
 

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 from edge_agent.api.context import Gateway
 from edge_agent.console.page import Text
 from edge_agent.console.views import zone_of
-from edge_agent.delivery.event import Stored, utc_text
+from edge_agent.database import utc_text
+from edge_agent.delivery.event import Stored
 from edge_agent.policy.rules import EVERY_TIME, AccessRules
 from edge_agent.policy.schedules import DAY_MINUTES, Interval
 

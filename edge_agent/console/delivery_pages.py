@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 from fastapi.responses import Response
 
 from edge_agent.api.context import Gateway
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.config import Field_, Upstream
 from edge_agent.console import views
 from edge_agent.console.page import Text, Visit, counted
 from edge_agent.console.words import FIELDS
 from edge_agent.delivery.outbox import Ledger
+from edge_agent.policy.roles import Scope
 
 SHOWN_OF_A_GROUP = 20
 

@@ -10,13 +10,13 @@ from device_drivers.catalog import DRIVERS
 from device_drivers.devices import KeepsLog
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_etag, device_view, pending_views
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
 from edge_agent.console.page import Visit
 from edge_agent.console.words import KINDS, MODALITIES
 from edge_agent.devices.reader_keys import Installs
 from edge_agent.devices.sync_runs import kept
+from edge_agent.policy.roles import Scope
 
 NEWEST = 20
 FAMILIES = {

@@ -9,7 +9,6 @@ from fastapi.responses import Response
 
 from edge_agent.api.context import Gateway
 from edge_agent.api.doors import DoorView, alarm_views, door_etag, door_views
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
 from edge_agent.console.page import Text, Visit, counted
@@ -17,6 +16,7 @@ from edge_agent.console.rows import ALARMS, BLANK, DOORS
 from edge_agent.console.words import WEEKDAYS
 from edge_agent.delivery.event import Stored
 from edge_agent.policy.anti_passback import OUTSIDE, PassbackRule
+from edge_agent.policy.roles import Scope
 from edge_agent.policy.rules import EVERY_TIME, Direction, Door, DoorMode, Point, PunchDirection, Zone
 
 MODES = {

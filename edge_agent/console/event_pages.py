@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 from fastapi.responses import Response
 
 from edge_agent.api.context import Gateway
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
 from edge_agent.console.audit_words import ACTIONS
 from edge_agent.console.day import span
 from edge_agent.console.page import Visit, number
+from edge_agent.policy.roles import Scope
 
 PAGE = 50
 

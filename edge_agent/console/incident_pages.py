@@ -8,11 +8,11 @@ from typing import Any
 from fastapi.responses import Response
 
 from edge_agent.api.context import Gateway
-from edge_agent.api.roles import Scope
 from edge_agent.console import views
 from edge_agent.console.page import Text, Visit, counted
 from edge_agent.incident_documents import KINDS, Paper
 from edge_agent.incidents import Incident, IncidentKind
+from edge_agent.policy.roles import Scope
 
 PAPERS = {
     Paper.NOTICE: ("告知书", "Notice to the people"),

@@ -10,10 +10,10 @@ from typing import Any
 from fastapi.responses import Response, StreamingResponse
 
 from edge_agent.api.context import Gateway
-from edge_agent.api.roles import Scope
 from edge_agent.console import views
 from edge_agent.console.day import today
 from edge_agent.console.page import Visit, number
+from edge_agent.policy.roles import Scope
 
 BURST_S = 0.25  # a burst becomes one flush
 STATE_S = 2.0  # how often lamps, devices and doors are looked at

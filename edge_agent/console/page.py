@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from edge_agent import __version__
 from edge_agent.api.access import AccessControl, Caller
 from edge_agent.api.context import Governance
-from edge_agent.api.roles import Scope
+from edge_agent.policy.roles import Scope
 
 HERE = Path(__file__).parent
 LANGUAGE_COOKIE = "lang"

@@ -15,7 +15,6 @@ from device_drivers.devices import Camera, FingerprintReader
 from edge_agent.api.context import Gateway
 from edge_agent.api.people import person_view
 from edge_agent.api.privacy import receipts_of
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import day, views
 from edge_agent.console.event_pages import day_of
@@ -26,6 +25,7 @@ from edge_agent.matching.outcomes import CheckName
 from edge_agent.people.credentials import Rights, rights_of
 from edge_agent.people.roster import Person
 from edge_agent.policy.consent import terms_fault
+from edge_agent.policy.roles import Scope
 from templates_store.records import ConsentState, Placement, StoredConsent
 from templates_store.template import Modality, SubjectId
 

@@ -13,12 +13,12 @@ from fastapi.responses import Response
 
 from edge_agent.api.context import Gateway
 from edge_agent.api.privacy import ReceiptView, RequestView, receipts_of, request_view, requests_of
-from edge_agent.api.roles import Scope
 from edge_agent.audit import Entry
 from edge_agent.console import views
 from edge_agent.console.page import Text, Visit, counted
 from edge_agent.console.words import MODALITIES, PLACES, PURPOSES
 from edge_agent.policy.requests import Standing, Verb
+from edge_agent.policy.roles import Scope
 from templates_store.records import ConsentState
 from templates_store.template import Modality, Purpose
 

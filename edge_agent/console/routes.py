@@ -14,7 +14,6 @@ from starlette.types import Scope as Asked
 
 from edge_agent.api import accounts
 from edge_agent.api.context import Gateway
-from edge_agent.api.roles import Scope
 from edge_agent.console import day, views
 from edge_agent.console.approval_pages import ApprovalPages
 from edge_agent.console.delivery_pages import DeliveryPages
@@ -30,6 +29,7 @@ from edge_agent.console.rows import BLANK
 from edge_agent.console.settings_pages import SettingsPages
 from edge_agent.console.system_pages import SystemPages
 from edge_agent.database import Database, StorageError
+from edge_agent.policy.roles import Scope
 from templates_store.errors import StoreError
 
 STATIC = Path(__file__).with_name("static")

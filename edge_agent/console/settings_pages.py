@@ -15,7 +15,6 @@ from fastapi.responses import Response
 
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.context import Gateway
-from edge_agent.api.roles import Role, Scope
 from edge_agent.api.session import account_etag, account_view
 from edge_agent.config import ModalitySwitch
 from edge_agent.configuration import Change, differences, public
@@ -23,6 +22,7 @@ from edge_agent.console import views
 from edge_agent.console.approval_pages import KINDS
 from edge_agent.console.page import Visit, number
 from edge_agent.console.words import MODALITIES, ROLES
+from edge_agent.policy.roles import Role, Scope
 from edge_agent.policy.two_people import ActKind
 from templates_store.template import Modality
 

@@ -11,9 +11,9 @@ from fastapi.responses import RedirectResponse, Response
 from edge_agent import __version__
 from edge_agent.api.context import Gateway
 from edge_agent.api.health import status_of
-from edge_agent.api.roles import Scope
 from edge_agent.console import views
 from edge_agent.console.page import Visit, counted
+from edge_agent.policy.roles import Scope
 
 GIB = 2**30
 

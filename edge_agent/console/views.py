@@ -18,7 +18,6 @@ from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_view, pending_views
 from edge_agent.api.doors import alarm_views, door_views
 from edge_agent.api.privacy import request_view, requests_of
-from edge_agent.api.roles import Scope
 from edge_agent.api.two_people import waiting
 from edge_agent.console.page import Counts, Lamp, Text, counted
 from edge_agent.console.rows import ALARMS, row
@@ -27,6 +26,7 @@ from edge_agent.delivery.event import Stored
 from edge_agent.delivery.outbox import Ledger
 from edge_agent.devices.supervise import DeviceHealth, LinkState
 from edge_agent.policy.requests import RightsRequest, Standing
+from edge_agent.policy.roles import Scope
 
 CLOCK_LIMIT = timedelta(seconds=10)  # IEC 60839-11-1: +-10 s
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.api.roles import Role
+from edge_agent.policy.roles import Role
 from templates_store.template import Modality, Purpose
 
 # modality -> icon, Chinese, English

@@ -21,8 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edge_agent.database import utc_now
-from edge_agent.delivery.event import utc_text
+from edge_agent.database import utc_now, utc_text
 from edge_agent.delivery.webhook import CONTENT_TYPE, signature
 
 MAX_BODY = 16 * 1024 * 1024

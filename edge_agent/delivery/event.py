@@ -7,10 +7,10 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from edge_agent.database import utc_now
+from edge_agent.database import utc_now, utc_text
 
 JSON = Any  # None, bool, int, float, str, list and dict of these; json.dumps is the judge
 
@@ -38,13 +38,6 @@ class Stored:
     sequence: int
     recorded_at: datetime
     event: Event
-
-
-def utc_text(moment: datetime) -> str:
-    """The one form in which times rest in agent.db; it sorts as time does."""
-    if moment.tzinfo is None:
-        raise ValueError("a time without a zone")
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def digest(event_id: str) -> bytes:

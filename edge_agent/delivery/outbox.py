@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from edge_agent.database import Database, utc_now
+from edge_agent.database import Database, utc_now, utc_text
 from edge_agent.delivery import ranges
 from edge_agent.delivery.books import (
     Ledger,
@@ -34,7 +34,7 @@ from edge_agent.delivery.books import (
     remove,
     settle,
 )
-from edge_agent.delivery.event import COLUMNS, ENCODE, JSON, Event, Stored, append, last_sequence, stored, utc_text
+from edge_agent.delivery.event import COLUMNS, ENCODE, JSON, Event, Stored, append, last_sequence, stored
 
 __all__ = ["JSON", "Event", "Ledger", "Outbox", "Quarantined", "Revoked", "Stored", "UnknownSink", "append"]
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.delivery.event import Stored, utc_text
+from edge_agent.database import utc_text
+from edge_agent.delivery.event import Stored
 
 # Field of the allow-list -> keys of an event's data that it lets through.
 FIELDS: dict[str, tuple[str, ...]] = {

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 Message = Mapping[str, Any]  # one CloudEvent, ready for JSON
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})  # the only hosts that may be told in plain text
 
 
 class UpstreamError(Exception):

@@ -13,13 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge_agent.config import Upstream
+from edge_agent.crew import Crew
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.deliver import Delivery, DeliveryHealth
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.payload import Recipient
 from edge_agent.delivery.sink import Barred, EgressDenied, Sink
 from edge_agent.delivery.webhook import WebhookConfig, WebhookSink
-from edge_agent.devices.crew import Crew
 from edge_agent.people.roster import Roster
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import httpx
 
+from edge_agent.config import LOOPBACK
 from edge_agent.database import utc_now
-from edge_agent.delivery.sink import LOOPBACK, Message, NotAdmitted, Refused, Unavailable, require_listed
+from edge_agent.delivery.sink import Message, NotAdmitted, Refused, Unavailable, require_listed
 
 CONTENT_TYPE = "application/cloudevents-batch+json"
 MAX_REPLY = 2000

@@ -21,12 +21,12 @@ from rich.live import Live
 from device_drivers.cameras import CameraDriver
 from device_drivers.devices import DeviceConfig
 from edge_agent.agent import Agent
-from edge_agent.api.server import bootstrap_token
 from edge_agent.config import AgentConfig, parse
 from edge_agent.database import utc_now
 from edge_agent.demo import people
 from edge_agent.demo.screen import Figures, count_punches
 from edge_agent.demo.site import DemoSite
+from edge_agent.server import bootstrap_token
 
 
 async def run(

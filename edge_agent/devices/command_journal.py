@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from device_drivers.adms.queue import SETTLED, QueuedCommand
 from device_drivers.adms.uploads import TEMPLATE_TABLES
 from device_drivers.devices import CommandState
-from edge_agent.database import Database
-from edge_agent.delivery.event import utc_text
+from edge_agent.database import Database, utc_text
 
 BLOCK = 100  # numbers reserved with one write; a restart skips what is left of them
 HIGHEST = 1_000_000_000

@@ -16,8 +16,8 @@ from device_drivers import catalog, discovery
 from device_drivers.devices import DeviceConfig, Driver, Record
 from device_drivers.events import DeviceEvent
 from edge_agent.attendance import Attendance, Other
+from edge_agent.crew import Crew
 from edge_agent.database import Database, utc_now
-from edge_agent.devices.crew import Crew
 from edge_agent.devices.supervise import DeviceHealth, LinkState, Supervisor
 
 MakeDriver = Callable[[DeviceConfig, bytes | None], Driver]

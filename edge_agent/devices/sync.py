@@ -18,8 +18,7 @@ from zoneinfo import ZoneInfo
 
 from device_drivers.devices import Capabilities, DeviceUser, ItemResult, TimeKeeper, TimeProfile
 from device_drivers.errors import DeviceError, DeviceRefused
-from edge_agent.database import Database
-from edge_agent.delivery.event import utc_text
+from edge_agent.database import Database, utc_text
 from edge_agent.devices.sync_compare import Plan, Wanted, compare, plain
 from edge_agent.devices.sync_times import Numbering, Settings
 from edge_agent.devices.sync_wanted import Desired, Keeping

@@ -22,9 +22,9 @@ from device_drivers.devices import Capabilities, ItemResult
 from device_drivers.errors import DeviceError
 from edge_agent.audit import AuditLog, Entry
 from edge_agent.config import Device, SiteConfig
+from edge_agent.crew import Crew
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.deliver import Pauses
-from edge_agent.devices.crew import Crew
 from edge_agent.devices.device_templates import DeviceTemplates, Gift, TemplateKeeper
 from edge_agent.devices.sync import Report, Sync
 from edge_agent.devices.sync_compare import Plan

@@ -25,8 +25,8 @@ from device_drivers.devices import CommandResult, CommandState, Record
 from device_drivers.errors import DeviceError, LinkError
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
 from edge_agent.attendance import event_id, key_of
-from edge_agent.database import Database
-from edge_agent.delivery.event import Event, append, utc_text
+from edge_agent.database import Database, utc_text
+from edge_agent.delivery.event import Event, append
 from edge_agent.doors.presence import Order, Presence
 from edge_agent.policy.access import GRANT_LIFETIME, Granted, genuine, mode_of
 from edge_agent.policy.rules import Door, DoorMode, Rules

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 from device_drivers.events import Origin, PunchState, VerifyMode
 from edge_agent.attendance import Source
-from edge_agent.delivery.event import Event, utc_text
+from edge_agent.database import utc_text
+from edge_agent.delivery.event import Event
 from edge_agent.doors.presence import LastPunch
 from edge_agent.matching.outcomes import PadState
 from edge_agent.policy.access import Denied, Granted, Reason

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from edge_agent.delivery.event import utc_text
+from edge_agent.database import utc_text
 from edge_agent.policy.access import FirstOfTwo, Granted
 from edge_agent.policy.anti_passback import OUTSIDE, Whereabouts
 from edge_agent.policy.attempts import Attempts

@@ -22,7 +22,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from edge_agent.delivery.event import utc_text
+from edge_agent.database import utc_text
 
 EVERY_DEVICE = ""
 SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

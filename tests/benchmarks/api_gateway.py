@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from edge_agent.agent import Agent
 from edge_agent.api import access_tokens
-from edge_agent.api.roles import ROLES, Role
 from edge_agent.config import parse
+from edge_agent.policy.roles import ROLES, Role
 
 PEOPLE = 1000
 

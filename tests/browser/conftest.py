@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from edge_agent.api.access import COOKIE
-from edge_agent.api.roles import Role
+from edge_agent.policy.roles import Role
 from tests.browser.gateway import BrowserGateway
 from tests.shared_data import SHARED
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from device_drivers.simulated.synthetic_fingerprints import Finger
 from edge_agent.agent import Agent
 from edge_agent.api import accounts
-from edge_agent.api.roles import Role
-from edge_agent.api.server import bootstrap_token
 from edge_agent.config import parse
 from edge_agent.database import utc_now
 from edge_agent.demo import people
 from edge_agent.demo.site import STRANGER_SERIAL, DemoSite
+from edge_agent.policy.roles import Role
+from edge_agent.server import bootstrap_token
 
 T = TypeVar("T")
 START_S = 40.0

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from pydantic import SecretStr
 
-from edge_agent.api.roles import Role
 from edge_agent.config import Oidc, SignIn
+from edge_agent.policy.roles import Role
 from edge_agent.policy.two_people import ActKind
 from tests.browser.conftest import Console
 from tests.identity_provider import identity_provider

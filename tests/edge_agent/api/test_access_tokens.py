@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from edge_agent.api import access_tokens, accounts
-from edge_agent.api.roles import Role, Scope
+from edge_agent.policy.roles import Role, Scope
 
 DAY = timedelta(days=1)
 

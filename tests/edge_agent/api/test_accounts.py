@@ -7,7 +7,7 @@ import pyotp
 import pytest
 
 from edge_agent.api import accounts
-from edge_agent.api.roles import Role
+from edge_agent.policy.roles import Role
 
 
 @pytest.fixture

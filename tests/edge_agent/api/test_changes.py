@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from device_drivers.adms.queue import QueuedCommand
-from edge_agent.api.roles import Role
 from edge_agent.delivery.event import Event
 from edge_agent.devices.command_journal import DatabaseJournal
+from edge_agent.policy.roles import Role
 from templates_store.template import Modality
 from tests.edge_agent.api.whole import PERSON, Whole
 

@@ -19,7 +19,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from edge_agent.api.access import RateLimit
-from edge_agent.api.roles import Role, Scope
+from edge_agent.policy.roles import Role, Scope
 from tests.edge_agent.api.whole import Whole, whole_gateway
 
 LEFT_OUT = {"/api/v1/events/stream", "/api/v1/devices/probe"}  # endless; asks hosts that a generator made up

@@ -64,7 +64,7 @@ def _exporter(connection: object, site: Site) -> str:
     import sqlite3
 
     from edge_agent.api import access_tokens
-    from edge_agent.api.roles import Scope
+    from edge_agent.policy.roles import Scope
 
     assert isinstance(connection, sqlite3.Connection)
     return access_tokens.issue(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import logs
-from edge_agent.api.roles import Role
+from edge_agent.policy.roles import Role
 from tests.edge_agent.api.whole import PERSON, Whole
 
 SECRETS = {

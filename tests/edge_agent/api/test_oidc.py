@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from edge_agent.api import accounts
 from edge_agent.api.oidc import Person, SignOnRefused, SignOns, account_name, role_of
-from edge_agent.api.roles import Role
 from edge_agent.config import Oidc, SignIn
+from edge_agent.policy.roles import Role
 from tests.edge_agent.api.whole import Whole
 from tests.identity_provider import identity_provider
 

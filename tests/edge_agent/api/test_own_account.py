@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 import pyotp
 
-from edge_agent.api.roles import Role
+from edge_agent.policy.roles import Role
 from tests.edge_agent.api.client import PASSWORD, Site
 from tests.edge_agent.api.whole import Whole
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.api.roles import ROLES, Role, Scope
+from edge_agent.policy.roles import ROLES, Role, Scope
 from tests.edge_agent.api.whole import PERSON, Whole
 
 PERSONAL = {Scope.PEOPLE_READ, Scope.EVENTS_READ, Scope.PRIVACY_READ, Scope.PRIVACY_WRITE, Scope.EXPORT,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edge_agent.api.roles import Role
+from edge_agent.policy.roles import Role
 from tests.edge_agent.api.whole import Whole
 
 WHERE = "/api/v1/people/p1001/access"

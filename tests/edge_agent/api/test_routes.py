@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 
 from edge_agent.api.app import api_routes, create_app
-from edge_agent.api.roles import ROLES, Role, Scope
-from edge_agent.api.server import ROUTERS
+from edge_agent.policy.roles import ROLES, Role, Scope
+from edge_agent.server import ROUTERS
 from tests.edge_agent.api.whole import PERSON, Whole, filled
 
 PUBLIC = {

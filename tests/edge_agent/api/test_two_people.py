@@ -13,12 +13,12 @@ from edge_agent.__main__ import NotApproved, _decommission
 from edge_agent.agent import Agent
 from edge_agent.api import accounts
 from edge_agent.api.approvals import END
-from edge_agent.api.roles import Role
-from edge_agent.api.server import application
 from edge_agent.api.two_people import approved
 from edge_agent.audit import Entry
 from edge_agent.decommission import ordered
+from edge_agent.policy.roles import Role
 from edge_agent.policy.two_people import ActKind, TwoPeople
+from edge_agent.server import application
 from tests.edge_agent.api.whole import PERSON, Whole, whole_gateway
 
 OPEN = "/api/v1/doors/gate/open"

@@ -19,9 +19,9 @@ from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, CSRF_HEADER
 from edge_agent.api.app import api_routes
 from edge_agent.api.openapi import route_scope
-from edge_agent.api.roles import ROLES, Role, Scope
-from edge_agent.api.server import ROUTERS, application
 from edge_agent.config import parse
+from edge_agent.policy.roles import ROLES, Role, Scope
+from edge_agent.server import ROUTERS, application
 from tests.edge_agent.api.client import BASE
 
 PERSON = {"subject": "p1001", "name": "司马青岚", "department": "装配一部", "user_id": "77310", "card": "0098765432"}

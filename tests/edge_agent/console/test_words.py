@@ -18,7 +18,6 @@ from device_drivers.catalog import DRIVERS
 from device_drivers.errors import DeviceError
 from edge_agent.api.doors import NewOrder
 from edge_agent.api.privacy import LocationView, ReceiptView
-from edge_agent.api.roles import Role
 from edge_agent.console import approval_pages, views, words
 from edge_agent.console.audit_words import ACTIONS
 from edge_agent.console.door_pages import headline, summary
@@ -26,6 +25,7 @@ from edge_agent.console.page import counted
 from edge_agent.console.privacy_pages import receipt_paper
 from edge_agent.enrolment import EnrolmentFault
 from edge_agent.policy.consent import ConsentFault
+from edge_agent.policy.roles import Role
 from edge_agent.policy.two_people import ActKind, WhyNot
 from templates_store.template import Modality
 

@@ -18,7 +18,7 @@ from device_drivers.devices import (
     TimeProfile,
 )
 from device_drivers.errors import DeviceRefused
-from edge_agent.delivery.event import utc_text
+from edge_agent.database import utc_text
 from edge_agent.devices.sync import Sync
 from edge_agent.devices.sync_compare import Plan, Wanted, compare, differences
 from edge_agent.devices.sync_wanted import Desired

@@ -12,7 +12,7 @@ import pytest
 from device_drivers.adms.link import Hooks
 from device_drivers.adms.messages import PushedPhoto
 from device_drivers.adms.server import AdmsServer
-from edge_agent.biometrics.pushed_pictures import PushedPictures
+from edge_agent.devices.pushed_pictures import PushedPictures
 from edge_agent.policy.requests import Verb
 from templates_store.records import PlacementState
 from templates_store.template import Modality, Purpose, SubjectId

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from edge_agent.devices.crew import Crew
+from edge_agent.crew import Crew
 
 
 class Diary:
