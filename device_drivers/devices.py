@@ -314,6 +314,10 @@ class FingerprintReader(Driver, Protocol):
         """One grey image, shape (H, W); never written to disk. Raises LinkTimeout if no finger came."""
         ...
 
+    async def lifted(self, *, timeout_s: float) -> None:
+        """Return once no finger lies on the sensor: what it shows next is another touch. Raises LinkTimeout."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:

@@ -10,10 +10,12 @@ The same samples may serve several purposes if the person agreed to each; they a
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -53,6 +55,7 @@ MAX_OPEN = 8
 LIFETIME_S = 300.0
 FACE_SAMPLES = 3
 FINGER_SAMPLES = 3
+FACE_APART_S = 0.5  # between samples of one camera: neighbouring frames show the same moment
 CAPTURE_S = 60.0
 
 
@@ -101,6 +104,7 @@ class Step:
     need: int
     refused: Refused | None = None
     checks: tuple[Check, ...] = ()  # every figure of this sample beside its limit
+    lift: bool = False  # the finger has to leave the sensor before the next sample
 
     @property
     def ready(self) -> bool:
@@ -256,9 +260,15 @@ class Enrolment:
     async def _from_camera(
         self, found: _Open, camera: Camera, progress: Callable[[Step], Awaitable[None]] | None
     ) -> None:
+        taken_at = -math.inf
         async with camera.frames() as frames:
             async for frame in frames:
-                step = await self.offer_frame(found.enrolment_id, own_pixels(camera, frame))
+                pixels = own_pixels(camera, frame)
+                if frame.taken_at < taken_at + FACE_APART_S:
+                    overwrite(pixels)
+                    continue
+                step = await self.offer_frame(found.enrolment_id, pixels)
+                taken_at = frame.taken_at if step.accepted else taken_at
                 if progress is not None:
                     await progress(step)
                 if step.ready:
@@ -276,6 +286,16 @@ class Enrolment:
             step = await self.offer_finger(found.enrolment_id, image, dpi=dpi)
             if progress is not None:
                 await progress(step)
+            if not step.ready:
+                await self._lifted(found, reader, step)
+
+    async def _lifted(self, found: _Open, reader: FingerprintReader, step: Step) -> None:
+        """Wait for the finger to leave: a resting one would give the same impression again, and nothing to compare."""
+        found.latest = replace(step, lift=True)
+        while found.latest.lift:
+            with contextlib.suppress(LinkTimeout):
+                await reader.lifted(timeout_s=FINGER_TIMEOUT_S)
+                found.latest = step
 
     async def finish(self, enrolment_id: str) -> list[Consent]:
         """Compare, store, make searchable, tell upstream. Raises ConsentRefused, EnrolmentRefused, StoreError.

@@ -154,10 +154,20 @@ class FingerprintModule:
             await self._finger(timeout_s)
             return await self._image()
 
+    async def lifted(self, *, timeout_s: float) -> None:
+        """Return once no finger lies there. Raises LinkTimeout if one stays."""
+        async with self._lock:
+            await self._open()
+            await self._until(Code.NO_FINGER, timeout_s)
+
     async def _finger(self, timeout_s: float) -> None:
+        await self._until(Code.OK, timeout_s)
+
+    async def _until(self, wanted: Code, timeout_s: float) -> None:
+        """Look at the sensor until it shows a finger, or none."""
         deadline = self._clock() + timeout_s
-        while (code := await self._confirmed(Command.GET_IMAGE)) != Code.OK:
-            if code not in {Code.NO_FINGER, Code.IMAGE_FAILED}:
+        while (code := await self._confirmed(Command.GET_IMAGE)) != wanted:
+            if code not in {Code.OK, Code.NO_FINGER, Code.IMAGE_FAILED}:
                 raise self._refusal(Command.GET_IMAGE, code)
             if self._clock() >= deadline:
                 raise LinkTimeout(self.config.address, timeout_s)
@@ -180,10 +190,12 @@ class FingerprintModule:
     # -- templates on the module
 
     async def enrol(self, slot: int, *, timeout_s: float) -> None:
-        """Two impressions of one finger become the template in `slot`. Raises DeviceRefused if they differ."""
+        """A finger, laid on twice, becomes the template in `slot`. Raises DeviceRefused if they differ."""
         async with self._lock:
             await self._open()
             for buffer in (1, 2):
+                if buffer == 2:
+                    await self._until(Code.NO_FINGER, timeout_s)
                 await self._finger(timeout_s)
                 await self._do(Command.TO_FEATURES, bytes([buffer]))
             await self._do(Command.MAKE_TEMPLATE)

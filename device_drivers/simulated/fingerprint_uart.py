@@ -44,6 +44,8 @@ class SimulatedModule:
         self._product = product
         self._finger: Finger | None = None
         self._impression = 0
+        self._taps: list[tuple[Finger, int]] = []
+        self._lifts = False  # the next look finds no finger
         self._image: NDArray[np.uint8] | None = None
         self._image_of: Finger | None = None
         self._features: dict[int, bytes] = {}
@@ -75,10 +77,15 @@ class SimulatedModule:
         """Lay a finger on the sensor; its size must be the sensor's."""
         if (finger.width, finger.height) != (self.width, self.height):
             raise ValueError("the finger was grown for another sensor")
-        self._finger, self._impression = finger, impression
+        self._finger, self._impression, self._lifts = finger, impression, False
 
     def lift(self) -> None:
-        self._finger = None
+        self._finger, self._lifts = None, False
+
+    def tap(self, finger: Finger, *impressions: int) -> None:
+        """From the next look on: lay the finger on once for each impression, and lift it when the sensor saw it."""
+        self._lifts = True
+        self._taps = [(finger, impression) for impression in impressions]
 
     # -- what happens to a module
 
@@ -201,6 +208,11 @@ class SimulatedModule:
     # -- commands
 
     def _get_image(self, _: bytes) -> bytes:
+        if self._lifts:
+            self.lift()
+        elif self._taps:
+            self.place(*self._taps.pop(0))
+            self._lifts = True
         if self._finger is None:
             return bytes([NO_FINGER])
         self._image = self._finger.impression(self._impression)

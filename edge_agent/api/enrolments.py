@@ -90,6 +90,7 @@ class StepView(BaseModel):
     have: int
     need: int
     ready: bool
+    lift: bool = Field(False, description="the finger has to leave the sensor before the next sample")
     fault: str = Field("", examples=["too_dark"])
     advice_zh: str = ""
     advice_en: str = ""
@@ -134,6 +135,7 @@ def step_view(step: Step) -> StepView:
         have=step.have,
         need=step.need,
         ready=step.ready,
+        lift=step.lift,
         fault=step.refused.fault.value if step.refused else "",
         advice_zh=words.zh if words else "",
         advice_en=words.en if words else "",

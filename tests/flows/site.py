@@ -250,6 +250,8 @@ class FingerSensor(Device):
         super().__init__(name)
         self.fingers: list[int] = []
         self.captured: list[NDArray[np.uint8]] = []
+        self.lifts = 0
+        self.rests = 0  # times that it is still there when asked whether it was lifted
 
     async def capture(self, *, timeout_s: float) -> NDArray[np.uint8]:
         if not self.fingers:
@@ -257,6 +259,12 @@ class FingerSensor(Device):
         image = np.full((64, 64), self.fingers.pop(0), np.uint8)
         self.captured.append(image)
         return image
+
+    async def lifted(self, *, timeout_s: float) -> None:
+        if self.rests:
+            self.rests -= 1
+            raise LinkTimeout(self.config.name, timeout_s)
+        self.lifts += 1
 
 
 class TestCamera(Device):
@@ -270,6 +278,8 @@ class TestCamera(Device):
         self.given: list[NDArray[np.uint8]] = []
         self.openings = 0
         self.open = False
+        self.taken_at = 0.0
+        self.apart_s = 1.0
         self.before_frame: Callable[[], None] = lambda: None
 
     def show(self, *people: int) -> None:
@@ -292,7 +302,8 @@ class TestCamera(Device):
             pixels = np.full((48, 64, 3), await self.people.get(), np.uint8)
             self.given.append(pixels)
             self.before_frame()
-            yield VideoFrame(pixels, 0.0)
+            self.taken_at += self.apart_s
+            yield VideoFrame(pixels, self.taken_at)
 
 
 def face_vector(person: int) -> NDArray[np.float32]:

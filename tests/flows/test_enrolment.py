@@ -184,6 +184,26 @@ async def test_fingers_come_from_a_reader_with_progress(tmp_path: Path) -> None:
         assert not any(image.any() for image in s.sensor.captured)
 
 
+async def test_between_two_samples_the_finger_leaves_the_sensor(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act(modality=Modality.FINGERPRINT)], actor="li", position=2)
+        s.sensor.fingers, s.sensor.rests = [5, 5, 5], 2
+        waited: list[bool] = []
+        lifted = s.sensor.lifted
+
+        async def watched(*, timeout_s: float) -> None:
+            waited.append(s.enrolment.state(step.enrolment_id).lift)
+            await lifted(timeout_s=timeout_s)
+
+        s.sensor.lifted = watched  # type: ignore[method-assign]
+        step = await s.enrolment.capture(step.enrolment_id, "sensor")
+        assert step.ready
+        assert not step.lift
+        assert s.sensor.lifts == 2, "after the last sample it may stay"
+        assert waited == [True] * 4, "whoever asks is told to lift it, for as long as it rests"
+
+
 async def test_a_camera_gives_the_samples_and_is_closed_again(tmp_path: Path) -> None:
     async with site(tmp_path) as s:
         await s.add("ann")
@@ -194,6 +214,22 @@ async def test_a_camera_gives_the_samples_and_is_closed_again(tmp_path: Path) ->
         s.switched_off.add(("camera", Modality.FACE))
         with pytest.raises(EnrolmentRefused, match="switched off"):
             await s.enrolment.capture(step.enrolment_id, "camera")
+
+
+async def test_samples_of_a_camera_are_not_frames_of_one_moment(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        step = await s.enrolment.start([act()], actor="li")
+        s.camera.apart_s = 0.2
+        s.camera.show(*[7] * 7)
+        told: list[Step] = []
+
+        async def progress(step: Step) -> None:
+            told.append(step)
+
+        assert (await s.enrolment.capture(step.enrolment_id, "camera", progress=progress)).ready
+        assert [x.have for x in told] == [1, 2, 3], "of frames 0.2 s apart, each third"
+        assert not any(pixels.any() for pixels in s.camera.given), "those left out are overwritten too"
 
 
 async def test_an_uploaded_photo_is_looked_at_in_memory(tmp_path: Path) -> None:

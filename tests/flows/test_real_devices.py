@@ -93,7 +93,7 @@ async def test_a_finger_on_a_serial_module_is_enrolled_and_opens_the_door(tmp_pa
         await s.add("ann")
         act = Act(SubjectId("ann"), Modality.FINGERPRINT, Purpose.ACCESS, "n1", START, "ab" * 32, of_age=True)
         step = await s.enrolment.start([act], actor="li", position=2, samples=2)
-        module.place(finger(1), 0)
+        module.tap(finger(1), 0, 1)
         step = await s.enrolment.capture(step.enrolment_id, "sensor")
         assert step.ready
         await s.enrolment.finish(step.enrolment_id)

@@ -57,8 +57,11 @@ function show(state) {
     $("use", li).setAttribute("href", !worst ? "#clock" : worst.ok ? "#check" : "#alarm");
     $(".say", li).textContent = !worst ? "—" : `${number(worst.value)} · ${limits(worst)}`;
   }
-  if (state.fault) tell("warn", t(state.advice_zh, state.advice_en), state.required != null ? t(`测得 ${number(+state.measured)}，需要 ${number(+state.required)}。合格后自动采集，不用按。`, `Measured ${number(+state.measured)}, needs ${number(+state.required)}. It captures by itself.`) : t("合格后自动采集，不用按。", "It captures by itself."));
+  const next = face ? t("合格后自动采集，不用按。", "It captures by itself.") : t("抬起手指，再放一次。", "Lift the finger and place it again.");
+  if (state.fault) tell("warn", t(state.advice_zh, state.advice_en), (state.required != null ? t(`测得 ${number(+state.measured)}，需要 ${number(+state.required)}。`, `Measured ${number(+state.measured)}, needs ${number(+state.required)}. `) : "") + next);
   else if (state.ready) tell("ok", t("可以了", "Good"));
+  else if (state.lift) tell("ok", t("请抬起手指", "Lift the finger"), t(`再放上去，还差 ${state.need - state.have} 个`, `Then place it again, ${state.need - state.have} to go`));
+  else if (state.have && !face) tell("", t("请再放一次手指", "Place the finger again"), t(`还差 ${state.need - state.have} 个`, `${state.need - state.have} to go`));
   else if (state.have) tell("ok", t("采到了，保持不动", "Got it, hold still"), t(`还差 ${state.need - state.have} 个`, `${state.need - state.have} to go`));
   if (state.ready && !finished) finish();
 }

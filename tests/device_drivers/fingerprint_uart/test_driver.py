@@ -80,6 +80,7 @@ async def test_a_missing_end_packet_and_a_lying_packet_size_are_survived() -> No
         for number in range(2):
             image = await driver.capture(timeout_s=1)
             assert np.array_equal(image, four_bits(finger(1).impression(number)))
+        module.tap(finger(1), 0, 1)
         await driver.enrol(3, timeout_s=1)
         assert len(await driver.template(3)) == 512
 
@@ -135,9 +136,10 @@ async def test_fingers_are_looked_for_only_while_armed_and_told_once() -> None:
 
 async def test_enrolling_searching_and_deleting_on_the_module() -> None:
     async with site() as (module, driver):
-        module.place(finger(1))
+        module.tap(finger(1), 0, 1)
         await driver.enrol(7, timeout_s=1)
         assert await driver.slots() == [7]
+        module.place(finger(1))
         assert await driver.search(timeout_s=1) == (7, 120)
         module.place(finger(2))
         assert await driver.search(timeout_s=1) is None
@@ -145,19 +147,32 @@ async def test_enrolling_searching_and_deleting_on_the_module() -> None:
         assert await driver.template_count() == 0
         with pytest.raises(DeviceRefused):
             await driver.template(7)
+        module.tap(finger(2), 0, 1)
         await driver.enrol(1, timeout_s=1)
         await driver.clear()
         assert await driver.slots() == []
 
 
-async def test_two_different_fingers_are_not_enrolled_as_one() -> None:
+async def test_a_finger_that_rests_is_not_lifted() -> None:
     async with site() as (module, driver):
         module.place(finger(1))
+        with pytest.raises(LinkTimeout):
+            await driver.lifted(timeout_s=0.05)
+        with pytest.raises(LinkTimeout):
+            await driver.enrol(1, timeout_s=0.05)
+        assert await driver.slots() == []
+        module.lift()
+        await driver.lifted(timeout_s=1)
+
+
+async def test_two_different_fingers_are_not_enrolled_as_one() -> None:
+    async with site() as (module, driver):
+        module.tap(finger(1), 0)
         original = module._to_features
 
         def swap(arguments: bytes) -> bytes:
             answer = original(arguments)
-            module.place(finger(2))
+            module.tap(finger(2), 0)
             return answer
 
         module._acts[0x02] = swap
@@ -168,7 +183,7 @@ async def test_two_different_fingers_are_not_enrolled_as_one() -> None:
 
 async def test_templates_move_from_one_module_to_another() -> None:
     async with site() as (first, giver), site(SimulatedModule(capacity=100)) as (second, taker):
-        first.place(finger(1))
+        first.tap(finger(1), 0, 1)
         await giver.enrol(5, timeout_s=1)
         data = await giver.template(5)
         for size in (32, 256):
