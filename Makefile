@@ -41,13 +41,13 @@ clean:
 $(VENV)/bin/python:
 	deploy/bootstrap.sh $(PYTHON) $(VENV)
 
-$(VENV)/.run: $(VENV)/bin/python requirements.txt
-	@test -e $(VENV)/.dev || $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
+$(VENV)/.run: $(VENV)/bin/python requirements.txt requirements-build.txt
+	@test -e $(VENV)/.dev || deploy/install.sh $(BIN)/python requirements.txt
 	@$(MAKE) -s $(VENV)/.self
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python requirements-dev.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --require-hashes -r requirements-dev.txt
+$(VENV)/.dev: $(VENV)/bin/python requirements-dev.txt requirements-build.txt
+	deploy/install.sh $(BIN)/python requirements-dev.txt -q
 	@$(MAKE) -s $(VENV)/.self
 	@touch $@
 
@@ -57,5 +57,5 @@ $(VENV)/.self: pyproject.toml deploy/link_checkout.py
 	@touch $@
 
 $(VENV)/.fuzz: requirements-fuzz.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --require-hashes -r requirements-fuzz.txt
+	deploy/install.sh $(BIN)/python requirements-fuzz.txt -q
 	@touch $@

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the Debian package from this checkout: deploy/build_deb.sh [OUT-FOLDER] [FOLDER-WITH-WHEELS]
-# With wheels (`pip download --require-hashes --no-deps -r requirements.txt -d wheels` on a machine of the same kind)
+# With a folder of what `requirements.txt` names (deploy/RUNBOOK.md says how to fill it, on a machine of the same kind)
 # the package installs without any index; its architecture is then this machine's.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,14 +21,14 @@ for part in edge_agent device_drivers templates_store deploy; do
         install -D -m "$mode" "$root/$file" "$tree/opt/edge-agent/$file"
     done
 done
-install -m 0644 "$root/pyproject.toml" "$root/requirements.txt" "$root/README.md" "$root/README.zh-CN.md" "$home"
+install -m 0644 "$root/pyproject.toml" "$root/requirements.txt" "$root/requirements-build.txt" "$root/README.md" "$root/README.zh-CN.md" "$home"
 install -m 0644 "$root/LICENSE" "$tree/usr/share/doc/edge-agent/copyright"
 install -m 0644 "$root/deploy/edge-agent.service" "$tree/lib/systemd/system/edge-agent.service"
 install -m 0644 "$root/deploy/99-edge-agent.rules" "$tree/lib/udev/rules.d/99-edge-agent.rules"
 if [ -n "$wheels" ]; then
     architecture=$(dpkg --print-architecture)
     install -d "$home/wheels"
-    install -m 0644 "$wheels"/*.whl "$home/wheels"
+    find "$wheels" -maxdepth 1 \( -name '*.whl' -o -name '*.tar.gz' \) -exec install -m 0644 -t "$home/wheels" {} +
 fi
 
 sed -e "s/@VERSION@/$version/" -e "s/^Architecture: all$/Architecture: $architecture/" \

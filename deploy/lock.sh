@@ -10,4 +10,5 @@ extras="--extra nats --extra mqtt --extra pkcs11 --extra oidc"
 compile pyproject.toml $extras -o requirements.txt "$@"
 # shellcheck disable=SC2086
 compile pyproject.toml $extras --group dev -c requirements.txt -o requirements-dev.txt "$@"
+compile --group build -c requirements.txt -o requirements-build.txt "$@"
 compile --group fuzz -o requirements-fuzz.txt "$@"

@@ -112,13 +112,17 @@ def test_the_unit_is_confined() -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
+OFFLINE = ("some-1.0-py3-none-any.whl", "other-2.0.tar.gz")  # what an index has of a package may be its source alone
+
+
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("dpkg-deb") is None:
         pytest.skip("no dpkg-deb here")
     out = tmp_path_factory.mktemp("deb")
     (out / "wheels").mkdir()
-    (out / "wheels" / "some-1.0-py3-none-any.whl").write_bytes(b"")
+    for name in OFFLINE:
+        (out / "wheels" / name).write_bytes(b"")
     subprocess.run([DEPLOY / "build_deb.sh", out], check=True, capture_output=True, timeout=120)
     subprocess.run([DEPLOY / "build_deb.sh", out / "offline", out / "wheels"], check=True, capture_output=True)
     return out
@@ -140,7 +144,7 @@ def test_a_package_with_wheels_is_for_one_architecture_and_carries_them(package:
     [made] = (package / "offline").glob("*.deb")
     assert fields(made)["Architecture"] != "all"
     listed = subprocess.run(["dpkg-deb", "-c", made], capture_output=True, text=True, check=True).stdout
-    assert "./opt/edge-agent/wheels/some-1.0-py3-none-any.whl" in listed
+    assert all(f"./opt/edge-agent/wheels/{name}" in listed for name in OFFLINE)
 
 
 def test_the_package_holds_the_product_and_nothing_else(package: Path, tmp_path: Path) -> None:
@@ -148,7 +152,10 @@ def test_the_package_holds_the_product_and_nothing_else(package: Path, tmp_path:
     listed = subprocess.run(["dpkg-deb", "-c", made], capture_output=True, text=True, check=True).stdout.splitlines()
     assert all(line.split()[1] == "root/root" for line in listed)
     names = {line.split()[5].removeprefix(".") for line in listed}
-    assert {"/lib/systemd/system/edge-agent.service", "/opt/edge-agent/requirements.txt"} <= names
+    assert {
+        f"/opt/edge-agent/{name}" for name in ("requirements.txt", "requirements-build.txt", "deploy/install.sh")
+    } <= names
+    assert "/lib/systemd/system/edge-agent.service" in names
     assert not [name for name in names if "__pycache__" in name or "/tests" in name or name.endswith(".db")]
     assert not [line for line in listed if line[8] == "w"]  # nothing that everybody may write
     subprocess.run(["dpkg-deb", "-x", made, tmp_path], check=True)

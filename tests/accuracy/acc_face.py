@@ -126,7 +126,7 @@ def wilson(hits: int, of: int) -> str:
     share, z = hits / of, 1.96
     middle = (share + z * z / (2 * of)) / (1 + z * z / of)
     half = z * np.sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return f"{share:.4f} ({middle - half:.3f}-{middle + half:.3f})"
+    return f"{share:.4f} ({max(middle - half, 0.0):.3f}-{min(middle + half, 1.0):.3f})"
 
 
 def _bootstrap(trial: Trial, figure: str) -> str:
