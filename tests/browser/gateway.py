@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from device_drivers.simulated.osdp import SimulatedReader
 from device_drivers.simulated.synthetic_fingerprints import Finger
 from edge_agent.agent import Agent
 from edge_agent.api import accounts
@@ -109,6 +110,18 @@ class BrowserGateway:
             self.site.doors.controller.door_contact(door, is_open=False)
 
         self.call(work())
+
+    def reset_reader(self, address: int) -> SimulatedReader:
+        """A door reader goes back to how it left the factory: install mode, the default key."""
+        reader = self.site.doors.readers[address]
+
+        async def work() -> None:
+            reader.go_offline()
+            reader.key = b""
+            reader.come_back()
+
+        self.call(work())
+        return reader
 
     def change(self, section: str, values: dict[str, Any]) -> None:
         """Another administrator changes one section of the configuration."""

@@ -16,6 +16,7 @@ from device_drivers import discovery
 from device_drivers.devices import Identity
 from device_drivers.discovery import FoundDevice
 from device_drivers.simulated.synthetic_fingerprints import Finger
+from edge_agent.demo.doors import READERS, SERVER_DOOR
 from tests.browser.conftest import NAME, PASSWORD, Console
 from tests.shared_data import shared
 
@@ -114,6 +115,31 @@ def test_an_area_and_a_clock_are_added_changed_and_removed(console: Console) -> 
     expect(card).to_contain_text("canteen-clock")
     point = rules().points[-1]
     assert (point.door, point.reader, point.fingerprint, point.punch) == (None, None, "gate-finger", "in")
+    card.locator("summary", has_text="canteen-clock").click()
+    form = card.locator("form[data-config='access/points/canteen-clock']")
+    form.get_by_label("Direction of a punch").select_option("always out")
+    form.get_by_role("button", name="Save the point").click()
+    expect(page.locator("#toasts")).to_contain_text("Saved")
+    assert rules().points[-1].punch == "out"
+    card.locator("summary", has_text="canteen-clock").click()
+    form.get_by_role("button", name="Remove…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(card).not_to_contain_text("canteen-clock")
+    assert "canteen-clock" not in {point.name for point in rules().points}
+
+
+def test_a_reader_in_install_mode_gets_a_key_that_no_page_shows(console: Console) -> None:
+    reader = console.gateway.reset_reader(SERVER_DOOR)
+    page = console.page(f"/devices/{READERS}")
+    form = page.locator("form", has=page.get_by_label("Address of the reader"))
+    form.get_by_label("Address of the reader").fill(str(SERVER_DOOR))
+    form.get_by_label("Wait, s").fill("30")
+    form.get_by_role("button", name="key").click()
+    expect(page.locator("#toasts")).to_contain_text("The reader has a new key", timeout=35_000)
+    [line] = [device for device in console.gateway.agent.site.devices if device.name == READERS]
+    assert reader.key.hex() in {pd["key"] for pd in line.options["pds"]}
+    page.reload()
+    assert reader.key.hex() not in page.content()
 
 
 def test_a_terminal_that_asks_to_join_is_approved(console: Console) -> None:

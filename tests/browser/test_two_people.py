@@ -81,6 +81,42 @@ def test_an_export_that_waits_is_no_file_and_is_fetched_once_approved(two_people
     assert '"p1006"' in Path(download.value.path()).read_text("utf-8")
 
 
+def test_what_goes_to_an_authority_is_a_file_only_after_another_officer_read_the_reference(console: Console) -> None:
+    page = console.page_of("officer-one", Role.PRIVACY_OFFICER, "/people/p1006")
+    files: list[str] = []
+    page.on("download", lambda download: files.append(download.suggested_filename))
+    page.get_by_role("button", name="Disclose to an authority").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Authority").fill("District court")
+    dialog.get_by_label("Legal reference").fill("(2026) 17")
+    dialog.get_by_role("button", name="Disclose").click()
+    expect(page.get_by_role("alert").filter(has_text="Waits for a second person")).to_be_visible()
+    assert files == []
+    other = console.page_of("officer-two", Role.PRIVACY_OFFICER, "/approvals")
+    asked = other.locator("section.card", has_text="District court").first
+    expect(asked).to_contain_text("(2026) 17")
+    asked.get_by_role("button", name=re.compile("^Approve: ")).click()
+    expect(other.locator("#toasts")).to_contain_text("Approved")
+    page.goto("/approvals")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Fetch").click()
+    assert download.value.suggested_filename == "p1006-disclosure.json"
+
+
+def test_the_end_of_a_gateway_is_asked_for_by_one_and_permitted_by_another(console: Console) -> None:
+    acts = frozenset({ActKind.DECOMMISSION, ActKind.DISCLOSURE})
+    console.gateway.change("two_people", {"acts": acts})
+    page = console.page_of("liwei", Role.ADMIN, "/settings#two-people")
+    page.get_by_role("button", name="Ask to end this gateway").click()
+    expect(page.get_by_role("alert").filter(has_text="Waits for a second person")).to_be_visible()
+    other = console.page_of("chenyu", Role.ADMIN, "/approvals")
+    other.get_by_role("button", name=re.compile("^Approve: End ")).click()
+    expect(other.locator("#toasts")).to_contain_text("Approved")
+    page.goto("/approvals")
+    expect(page.get_by_role("main")).to_contain_text("run edge-agent decommission on the gateway")
+    console.gateway.change("two_people", {"acts": frozenset({ActKind.DISCLOSURE})})
+
+
 def test_the_rules_are_set_in_the_settings_and_taking_one_off_waits(two_people: Console) -> None:
     page = two_people.page("/settings#two-people")
     form = page.locator("#two-people")

@@ -124,6 +124,11 @@ def test_status_and_devices_speak_to_machines(demo: Demo) -> None:
     assert kinds == {"zkteco", "adms", "isapi", "uhppote", "osdp", "fingerprint_uart"}
 
 
+def test_a_scan_of_the_network_is_asked_of_the_agent_and_written_down(demo: Demo) -> None:
+    assert all(found["serial"] for found in demo.asked("devices", "--scan"))  # the simulated ones hear no broadcast
+    assert any(row["action"] == "device.scan" for row in demo.asked("audit", "show"))
+
+
 def test_a_door_is_opened_and_the_audit_knows(demo: Demo) -> None:
     assert "done" in demo.command("doors", "open", "south-gate")
     assert any(row["action"] == "door.open" for row in demo.asked("audit", "show"))
