@@ -270,14 +270,16 @@ class C3Panel:
         return await self._control(messages.open_door(self._door(door), seconds))
 
     async def set_door_mode(self, door: int, mode: DoorMode) -> CommandResult:
-        """A panel can hold a door open, or not; it has no word for a door that nothing opens."""
+        """A panel can hold a door open, or not; it has no word for a door that nothing opens, and shuts it at least."""
         door = self._door(door)
-        if mode is DoorMode.LOCKED:
-            return CommandResult(CommandState.FAILED, "this panel cannot bar a door")
         if mode is DoorMode.UNLOCKED:
             return await self._control(messages.hold_open(door))
-        closed = await self._control(messages.close_door(door))
-        return closed if closed.state is not CommandState.DONE else await self._control(messages.end_normal_open(door))
+        done = await self._control(messages.close_door(door))
+        if done.state is CommandState.DONE:
+            done = await self._control(messages.end_normal_open(door))
+        if mode is DoorMode.LOCKED and done.state is CommandState.DONE:
+            return CommandResult(CommandState.ACCEPTED, "shut; but this panel cannot bar a door to cards it knows")
+        return done
 
     async def reboot(self) -> CommandResult:
         return await self._control(messages.RESTART)
@@ -285,7 +287,7 @@ class C3Panel:
     @staticmethod
     def _door(door: int) -> int:
         if not 1 <= door <= 16:
-            raise ValueError("doors are numbered from 1 to 16")
+            raise DeviceRefused(f"no door {door} on this panel: doors are numbered from 1 to 16")
         return door
 
     async def _control(self, data: bytes) -> CommandResult:

@@ -34,7 +34,7 @@ from device_drivers.devices import (
     ItemResult,
     Record,
 )
-from device_drivers.errors import DeviceError, LinkError, LinkTimeout, Unsupported
+from device_drivers.errors import DeviceError, DeviceRefused, LinkError, LinkTimeout, Unsupported
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, KeysPressed
 from device_drivers.links import StreamLink, split_address
 from device_drivers.osdp import messages
@@ -339,7 +339,7 @@ class OsdpBus:
 
     def _require(self, reader: int) -> int:
         if reader not in self._by_address:
-            raise ValueError(f"no reader {reader} on this line")
+            raise DeviceRefused(f"no reader {reader} on this line")
         index = self._by_address[reader]
         if not self._readers[index].secure:
             raise LinkError(f"reader {reader}: no secure channel")
@@ -349,7 +349,7 @@ class OsdpBus:
         for index, reader in enumerate(self._readers):
             if reader.config.door == door:
                 return index
-        raise ValueError(f"no door {door} on this line")
+        raise DeviceRefused(f"no door {door} on this line")
 
     # -- install mode
 

@@ -56,9 +56,9 @@ def door_count(serial: int) -> int:
 
 
 def require_door(serial: int, door: int) -> None:
-    """Raises ValueError for a door this controller does not have."""
+    """Raises DeviceRefused for a door this controller does not have."""
     if not 1 <= door <= door_count(serial):
-        raise ValueError(f"no door {door} on this controller")
+        raise DeviceRefused(f"no door {door} on this controller: it has {door_count(serial)}")
 
 
 class Exchange:

@@ -38,6 +38,7 @@ class DoorView(BaseModel):
     ordered_until: datetime | None
     open: bool
     zone_to: str
+    not_told: str = Field("", description="why the controller is not in this mode; it is told again and again")
 
 
 class DoorList(RootModel[list[DoorView]]):
@@ -80,6 +81,7 @@ def door_views(running: Gateway) -> list[DoorView]:
                 ordered_by=order.actor if order else "",
                 ordered_until=order.until if order else None,
                 open=presence.is_open(door.name),
+                not_told=running.doors.untold.get(door.name, ""),
                 zone_to=door.zone_to,
             )
         )
@@ -116,11 +118,13 @@ class Everywhere(BaseModel):
 
 async def _everywhere(running: Gateway, asked: Everywhere, actor: str) -> DoorList:
     now, presence = running.governance.now(), running.doors.presence
+    orders: dict[str, Order | None] = {}
     for name in running.rules().doors:
         if asked.lockdown:
-            await running.doors.order(name, Order(DoorMode.LOCKDOWN, None, actor), actor=actor)
+            orders[name] = Order(DoorMode.LOCKDOWN, None, actor)
         elif (order := presence.order(name, now)) is not None and order.mode is DoorMode.LOCKDOWN:
-            await running.doors.order(name, None, actor=actor)
+            orders[name] = None
+    await running.doors.order_all(orders, actor=actor)
     action = "doors.lockdown" if asked.lockdown else "doors.lockdown.lift"
     await running.governance.note(Entry(actor=actor, action=action))
     return DoorList(door_views(running))

@@ -138,13 +138,17 @@ def config_show(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None
 
 def _put(agent: LocalClient, file: Path, *, dry_run: bool, reason: str) -> dict[str, Any]:
     """A JSON document, or the [site] part of a TOML file."""
-    if file.suffix == ".toml":
-        import tomllib
+    try:
+        if file.suffix == ".toml":
+            import tomllib
 
-        document = tomllib.loads(file.read_text("utf-8"))
-        document = document.get("site", document)
-    else:
-        document = json.loads(file.read_text("utf-8"))
+            document = tomllib.loads(file.read_text("utf-8"))
+            document = document.get("site", document)
+        else:
+            document = json.loads(file.read_text("utf-8"))
+    except ValueError as exc:  # of JSON, of TOML, of UTF-8
+        err.print(f"[red]{escape(str(file))}: 不能读 · cannot be read[/]: {escape(str(exc))}", highlight=False)
+        raise typer.Exit(1) from None
     tag = agent.call("GET", "/api/v1/config").headers["etag"]
     answer: dict[str, Any] = agent.call(
         "PUT",

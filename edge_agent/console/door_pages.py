@@ -59,6 +59,9 @@ def door_card(view: DoorView, standing: dict[str, str], last: str, zone: ZoneInf
         why += t("", " ") + t(f"由 {view.ordered_by} 下令。", f"Ordered by {view.ordered_by}.")
     if view.open:
         glyph, state = "open", t("门开着", "Open")
+    if view.not_told:
+        card = "warn"
+        why += t("", " ") + t(f"控制器没有照做：{view.not_told}", f"The controller does not do so: {view.not_told}")
     if not view.online:
         glyph, tone, card = "unk", "off", "warn"
         state = t("状态未知", "State unknown")

@@ -2,11 +2,14 @@
 
 Each fault is one alarm and one event: forced, held, tamper, duress, fire, security, power, link loss, too many failed
 attempts. While an alarm stands, the same fault raises no second one; when it passes, the alarm is closed and may be
-raised anew. Duress is silent: it shows to those allowed to see it, never at the door.
+raised anew. Duress is silent: it shows to those allowed to see it, never at the door; each one is an event of its own.
 
 What a device says raises its alarms first and is recorded, cursor and all, after that: a crash in between repeats the
 words, and an alarm knows the event it was raised for. Words that were recorded before change nothing. A lost link
 releases nothing and locks nothing: the door stays in the state its controller keeps.
+
+Modes. An order is in force here at once, for all its doors in one transaction; controllers are told side by side, none
+of them waits for another. What a controller did not confirm is told again with the next tick.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 10.0
 MISSING_TICKS = 3  # a reconnect within half a minute is no alarm
+TELL_S = 5.0  # an order's answer waits so long for controllers; the telling goes on
 OPENING_GRACE = timedelta(seconds=5)  # from a release to the leaf moving: a heavy door, a slow contact report
 
 
@@ -71,6 +75,9 @@ LETS_GO = frozenset(
     {DoorEventKind.GRANTED, DoorEventKind.BUTTON, DoorEventKind.REMOTE_OPEN, DoorEventKind.UNLOCKED, DoorEventKind.FIRE}
 )
 OF_THE_DOOR = frozenset({AlarmKind.FORCED, AlarmKind.HELD, AlarmKind.DURESS})
+OPEN_MODES = frozenset({DoorMode.UNLOCKED, DoorMode.EVACUATION})
+CONFIRMED = frozenset({CommandState.ACCEPTED, CommandState.DONE})
+BACK = frozenset({DoorEventKind.LINK_RESTORED, DoorEventKind.POWER_RESTORED})  # it may have forgotten its mode
 
 
 class Opener(Protocol):
@@ -113,8 +120,8 @@ def note_alarm(connection: sqlite3.Connection, alarm: Alarm) -> bool:
 
 
 def raise_alarm(connection: sqlite3.Connection, alarm: Alarm, event: Event, *, now: datetime) -> bool:
-    """An alarm and the event that tells of it, both or neither."""
-    if not note_alarm(connection, alarm):
+    """An alarm and the event that tells of it. False if it stands already; a duress is told even then."""
+    if not note_alarm(connection, alarm) and alarm.kind is not AlarmKind.DURESS:
         return False
     append(connection, [event], now=now)
     return True
@@ -188,7 +195,10 @@ class Doors:
         self._used: dict[str, datetime] = {}  # nonces of grants, until they would be too old anyway
         self._tasks: set[asyncio.Task[None]] = set()
         self._noticed: set[str] = set()  # doors with an alarm of our own
-        self._told: dict[str, tuple[object, devices.DoorMode]] = {}  # by door: to which connection, which mode
+        # By door: to which connection, which relay, which mode.
+        self._told: dict[str, tuple[object, int, devices.DoorMode]] = {}
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        self.untold: dict[str, str] = {}  # doors whose controller does not do as it should, and why
         self._missing: dict[str, int] = {}  # ticks without a connection
 
     # Commands
@@ -215,7 +225,7 @@ class Doors:
             result = await cast("Opener", driver).open_door(door.relay, seconds=door.open_s)
         except LinkError as exc:
             raise NotOpened(door.name, "device_offline", str(exc)) from exc
-        except DeviceError as exc:
+        except (DeviceError, ValueError) as exc:
             raise NotOpened(door.name, "device_refused", str(exc)) from exc
         if result.state is CommandState.FAILED:
             raise NotOpened(door.name, "device_refused", result.reason or "the device said no")
@@ -226,62 +236,116 @@ class Doors:
 
         Raises KeyError for a door that is not configured.
         """
-        now = self._now()
-        if door_name not in self._rules().doors:
-            raise KeyError(door_name)
-        before = self.presence.order(door_name, now)
-        self.presence.give_order(door_name, order)
-        row = self.presence.order_row(door_name)
-        event = Event(
-            id=f"door-mode:{door_name}:{utc_text(now)}",
-            type="door.mode_ordered",
-            occurred_at=now,
-            device=self._rules().doors[door_name].device,
-            subject=None,
-            data={
-                "door": door_name,
-                "mode": order.mode if order else "by_schedule",
-                "until": utc_text(order.until) if order and order.until else None,
-                "actor": actor,
-            },
-        )
+        await self.order_all({door_name: order}, actor=actor)
+
+    async def order_all(self, orders: Mapping[str, Order | None], *, actor: str) -> None:
+        """All of them in one step, as `order`."""
+        now, doors = self._now(), self._rules().doors
+        if unknown := orders.keys() - doors.keys():
+            raise KeyError(min(unknown))
+        before = {name: self.presence.order(name, now) for name in orders}
+        for name, order in orders.items():
+            self.presence.give_order(name, order)
+        rows = [self.presence.order_row(name) for name in orders]
+        events = [
+            Event(
+                id=f"door-mode:{name}:{utc_text(now)}",
+                type="door.mode_ordered",
+                occurred_at=now,
+                device=doors[name].device,
+                subject=None,
+                data={
+                    "door": name,
+                    "mode": order.mode if order else "by_schedule",
+                    "until": utc_text(order.until) if order and order.until else None,
+                    "actor": actor,
+                },
+            )
+            for name, order in orders.items()
+        ]
 
         def work(connection: sqlite3.Connection) -> None:
-            row(connection)
-            append(connection, [event], now=now)
+            for row in rows:
+                row(connection)
+            append(connection, events, now=now)
 
         try:
             await self._database.write(work)
         except BaseException:
-            self.presence.give_order(door_name, before)
+            for name, order in before.items():
+                self.presence.give_order(name, order)
             raise
-        await self.tell_mode(door_name)
+        await self._tell(orders)
 
     async def tell_mode(self, door_name: str) -> CommandResult | None:
-        """Bring a controller with modes of its own to what is in force; None if it has none or is away."""
+        """Bring a controller with modes of its own to what is in force; None if it has none, is away or refuses."""
         rules = self._rules()
         door = rules.doors[door_name]
         driver = self._driver(door.device)
         if not isinstance(driver, devices.DoorController):
             return None
         mode = device_mode(door, rules, self.presence, self._now())
+        left = self._told.get(door_name)
         try:
+            if left is not None and left[0] is driver and left[1] != door.relay and not self._used_relay(door, left[1]):
+                await driver.set_door_mode(left[1], devices.DoorMode.CONTROLLED)
             result = await driver.set_door_mode(door.relay, mode)
-        except DeviceError as exc:
-            log.warning("door_mode_not_told door=%s reason=%s", door_name, exc)
+        except (DeviceError, ValueError) as exc:
+            self._not_told(door_name, str(exc))
             return None
-        if result.state is not CommandState.FAILED:
-            self._told[door_name] = (driver, mode)
+        if result.state in CONFIRMED:
+            self._told[door_name] = (driver, door.relay, mode)
+        else:
+            self._told.pop(door_name, None)
+        if result.state not in CONFIRMED or result.reason:
+            self._not_told(door_name, result.reason or result.state)
+        else:
+            self.untold.pop(door_name, None)
         return result
+
+    def _used_relay(self, door: Door, relay: int) -> bool:
+        return any(each.device == door.device and each.relay == relay for each in self._rules().doors.values())
+
+    def _not_told(self, door_name: str, why: str) -> None:
+        if self.untold.get(door_name) != why:
+            self.untold[door_name] = why
+            log.warning("door_mode_not_told door=%s reason=%s", door_name, why)
+
+    async def _tell(self, names: Iterable[str]) -> None:
+        """Tell the controllers of these doors side by side; return when all are told, at the latest after TELL_S."""
+        tasks = []
+        for name in names:
+            if name not in self._telling:
+                self._telling[name] = self._later(self._tell_until_right(name))
+            tasks.append(self._telling[name])
+        if tasks:
+            await asyncio.wait(tasks, timeout=TELL_S)
+
+    async def _tell_until_right(self, door_name: str) -> None:
+        """Once more if another mode was ordered while the controller was told."""
+        mode: devices.DoorMode | None = None
+        try:
+            while (door := self._rules().doors.get(door_name)) is not None:
+                wanted = device_mode(door, self._rules(), self.presence, self._now())
+                if wanted is mode:
+                    return
+                mode = wanted
+                await self.tell_mode(door_name)
+        finally:
+            del self._telling[door_name]
 
     async def tick(self) -> None:
         """Tell controllers whose scheduled mode has changed, or who came back; notice devices that are gone."""
         rules, now = self._rules(), self._now()
+        untold = []
         for door in rules.doors.values():
             driver = self._driver(door.device)
-            wanted = (driver, device_mode(door, rules, self.presence, now))
+            wanted = (driver, door.relay, device_mode(door, rules, self.presence, now))
             if isinstance(driver, devices.DoorController) and self._told.get(door.name) != wanted:
-                await self.tell_mode(door.name)
+                untold.append(door.name)
+            if door.name in self._opened_at and door.name not in self._timers:
+                self._time_leaf(door, self._opened_at[door.name], now)
+        await self._tell(untold)
         readers = {name for p in rules.points.values() for name in (p.reader, p.fingerprint, p.camera) if name}
         for device in readers | {door.device for door in rules.doors.values()}:
             if self._driver(device) is not None:
@@ -331,6 +395,10 @@ class Doors:
     def saw(self, device: str, events: Sequence[DoorEvent]) -> None:
         """Believe what was recorded. Old events say nothing about now."""
         now = self._now()
+        if any(said.kind in BACK and said.origin is Origin.LIVE for said in events):
+            for mine in self._rules().doors.values():
+                if mine.device == device:
+                    self._told.pop(mine.name, None)
         live = [(door, said) for said in events if said.origin is Origin.LIVE and (door := self._door_of(device, said))]
         told = {door.name for door, said in live if said.kind is DoorEventKind.FORCED}
         for door, said in live:
@@ -394,23 +462,31 @@ class Doors:
         mode = mode_of(door, self._rules(), self.presence, now)
         self.presence.opened(door.name)
         self._opened_at[door.name] = now
-        if not told and not expected and mode not in (DoorMode.UNLOCKED, DoorMode.EVACUATION):
+        if not told and not expected and mode not in OPEN_MODES:
             self._later(self._own_alarm(AlarmKind.FORCED, door, now))
-        if mode in (DoorMode.UNLOCKED, DoorMode.EVACUATION):
-            return
         if old := self._timers.pop(door.name, None):
             old.cancel()
-        self._timers[door.name] = asyncio.get_running_loop().call_later(door.held_s, self._held, door.name, now)
+        self._time_leaf(door, now, now)
+
+    def _time_leaf(self, door: Door, opened_at: datetime, now: datetime) -> None:
+        """An open leaf is counted from when its door has to be shut; `tick` sees when that begins."""
+        if mode_of(door, self._rules(), self.presence, now) not in OPEN_MODES:
+            later = asyncio.get_running_loop().call_later(door.held_s, self._held, door.name, opened_at)
+            self._timers[door.name] = later  # stays until the leaf is shut: once for each opening
 
     def _held(self, door_name: str, opened_at: datetime) -> None:
-        self._timers.pop(door_name, None)
         door = self._rules().doors.get(door_name)
-        if door is not None and self._opened_at.get(door_name) == opened_at:
+        if door is None or self._opened_at.get(door_name) != opened_at:
+            return
+        if mode_of(door, self._rules(), self.presence, self._now()) in OPEN_MODES:
+            self._timers.pop(door_name, None)
+        else:
             self._later(self._own_alarm(AlarmKind.HELD, door, opened_at))
 
     async def _own_alarm(self, kind: AlarmKind, door: Door, opened_at: datetime) -> None:
         """Forced and held, for controllers that only report the contact."""
         now = self._now()
+        self._noticed.add(door.name)
         event = Event(
             id=f"door-{kind}:{door.name}:{utc_text(opened_at)}",
             type=f"door.{kind}",
@@ -421,10 +497,11 @@ class Doors:
         )
         await self._database.write(lambda c: raise_alarm(c, Alarm(kind, door.name, now, event.id), event, now=now))
 
-    def _later(self, work: Any) -> None:
+    def _later(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -168,8 +168,9 @@ async def test_doors_clock_and_restart() -> None:
         assert (await made.open_door(2, seconds=5)).state is CommandState.DONE
         assert (await made.open_door(9, seconds=5)).state is CommandState.FAILED
         assert (await made.set_door_mode(1, DoorMode.UNLOCKED)).state is CommandState.DONE
-        assert (await made.set_door_mode(1, DoorMode.LOCKED)).state is CommandState.FAILED
-        assert panel.opened == [(2, 5), (1, 255)]
+        shut = await made.set_door_mode(1, DoorMode.LOCKED)
+        assert (shut.state, "cannot bar" in shut.reason) == (CommandState.ACCEPTED, True)
+        assert panel.opened == [(2, 5), (1, 255), (1, 0)]
         await made.set_time(datetime(2026, 6, 19, 8))
         assert abs(await made.get_time() - datetime(2026, 6, 19, 8)) < timedelta(seconds=3)
         assert (await made.reboot()).state is CommandState.DONE

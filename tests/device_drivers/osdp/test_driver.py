@@ -11,7 +11,7 @@ import pytest
 from osdp.constants import Command, CommandLEDColor
 
 from device_drivers.devices import CommandState, DeviceConfig, DoorMode, Feedback, Reader
-from device_drivers.errors import LinkError, LinkTimeout, Unsupported
+from device_drivers.errors import DeviceRefused, LinkError, LinkTimeout, Unsupported
 from device_drivers.events import CardRead, DoorEvent, DoorEventKind, KeysPressed
 from device_drivers.osdp.driver import OsdpBus
 from device_drivers.osdp.frame import RAW, Decoder, Frame
@@ -157,7 +157,7 @@ async def test_identity_is_what_the_reader_says() -> None:
         identity = await driver.probe()
         assert (identity.serial, identity.model) == ("line", "7.1")
         assert driver.pd_identity(1) == identity
-        with pytest.raises(ValueError, match="no reader 9"):
+        with pytest.raises(DeviceRefused, match="no reader 9"):
             driver.pd_identity(9)
 
 
@@ -168,7 +168,7 @@ async def test_a_door_opens_by_a_timed_output_and_never_longer_than_the_timer_ho
         assert (await driver.open_door(7, seconds=5)).state is CommandState.DONE
         assert (await driver.open_door(7, seconds=300)).state is CommandState.DONE
         assert reader.pulses == [(1, 50), (1, 255)]
-        with pytest.raises(ValueError, match="no door 1"):
+        with pytest.raises(DeviceRefused, match="no door 1"):
             await driver.open_door(1, seconds=5)
         assert (await driver.set_door_mode(7, DoorMode.UNLOCKED)).state is CommandState.DONE
         assert (await driver.set_door_mode(7, DoorMode.CONTROLLED)).state is CommandState.DONE

@@ -273,7 +273,7 @@ async def test_a_door_opens_for_the_seconds_asked_and_keeps_its_mode() -> None:
         assert (device.opened, device.doors[2].seconds, device.doors[2].mode) == ([2], 9, 3)
         await driver.open_door(2, seconds=9)
         assert device.requests.count(0x80) == 1  # the delay is written only when it changes
-        with pytest.raises(ValueError, match="no door 5"):
+        with pytest.raises(DeviceRefused, match="no door 5"):
             await driver.open_door(5, seconds=1)
 
 
@@ -436,7 +436,7 @@ async def test_a_task_list_replaces_the_former_one_and_works_without_the_driver(
             await driver.set_time(datetime(2026, 11, 23, hour, 0, 20))
             device.tick()
             assert (device.doors[1].mode, device.doors[2].mode) == (mode, 3)
-        with pytest.raises(ValueError, match="no door 5"):
+        with pytest.raises(DeviceRefused, match="no door 5"):
             await driver.set_tasks([replace(old, door=5)])
         assert len(device.tasks) == 2
 

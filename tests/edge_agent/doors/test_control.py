@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,14 @@ from device_drivers.devices import CommandResult, CommandState
 from device_drivers.errors import DeviceRefused
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
 from edge_agent.attendance import Attendance, Source
-from edge_agent.doors.control import MISSING_TICKS, AlarmKind, NotOpened, acknowledge, alarms
+from edge_agent.delivery.event import Event
+from edge_agent.doors import control
+from edge_agent.doors.control import MISSING_TICKS, Alarm, AlarmKind, NotOpened, acknowledge, alarms, raise_alarm
 from edge_agent.doors.presence import Order, Presence
 from edge_agent.policy.access import GRANT_LIFETIME, Granted, Person, Request, decide
 from edge_agent.policy.rules import Direction, DoorMode, Factor
 from templates_store.template import SubjectId
-from tests.flows.site import LINK_GONE, RULES, START, Site, site
+from tests.flows.site import LINK_GONE, RULES, START, Panel, Site, site
 
 ASK = Request("front", Direction.IN, Person(SubjectId("ann"), frozenset({"staff"})), frozenset({Factor.CARD}))
 
@@ -259,3 +262,117 @@ async def test_a_relay_that_says_no_is_a_refusal(s: Site, monkeypatch: pytest.Mo
     monkeypatch.setattr(s.panel, "open_door", no)
     with pytest.raises(NotOpened, match="jammed"):
         await s.doors.open(granted(s))
+
+
+TWO_DOORS = {**RULES, "doors": [*RULES["doors"], {"name": "yard", "device": "far", "relay": 2, "verify": [["card"]]}]}
+
+
+class SilentPanel(Panel):
+    """Hears, and does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__("far")
+        self.answers = asyncio.Event()
+
+    async def set_door_mode(self, door: int, mode: devices.DoorMode) -> CommandResult:
+        await self.answers.wait()
+        return await super().set_door_mode(door, mode)
+
+
+async def test_a_silent_controller_keeps_no_other_door_from_its_order(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "TELL_S", 0.01)
+    far = SilentPanel()
+    s.devices["far"] = far
+    s.set_rules(TWO_DOORS)
+    lockdown = Order(DoorMode.LOCKDOWN, None, "li")
+    await s.doors.order_all({"yard": lockdown, "front": lockdown}, actor="li")
+    assert s.panel.modes == [(1, devices.DoorMode.LOCKED)]
+    again = await s.database.read(Presence.load)
+    assert again.order("yard", s.clock.now()) == lockdown, "in force here before its controller answers"
+    await s.doors.order("yard", None, actor="li")
+    far.answers.set()
+    await settle(s)
+    assert far.modes == [(2, devices.DoorMode.LOCKED), (2, devices.DoorMode.CONTROLLED)]
+
+
+async def test_a_relay_that_is_not_there_is_one_doors_trouble_alone(s: Site) -> None:
+    far = Panel("far")
+    far.fails = DeviceRefused("no door 2 on this controller")
+    s.devices["far"] = far
+    s.set_rules(TWO_DOORS)
+    await s.doors.tick()
+    assert s.panel.modes == [(1, devices.DoorMode.CONTROLLED)]
+    assert s.doors.untold == {"yard": "no door 2 on this controller"}
+    far.fails = None
+    await s.doors.tick()
+    assert s.doors.untold == {}
+
+
+@pytest.mark.parametrize("state", [CommandState.UNKNOWN, CommandState.FAILED])
+async def test_a_mode_that_was_not_confirmed_is_told_again(
+    s: Site, state: CommandState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unsure(door: int, mode: devices.DoorMode) -> CommandResult:
+        return CommandResult(state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s.panel, "set_door_mode", unsure)
+        await s.doors.tick()
+    assert s.doors.untold == {"front": state}
+    await s.doors.tick()
+    assert s.panel.modes == [(1, devices.DoorMode.CONTROLLED)]
+    await s.doors.tick()
+    assert len(s.panel.modes) == 1
+
+
+@pytest.mark.parametrize("kind", [DoorEventKind.LINK_RESTORED, DoorEventKind.POWER_RESTORED])
+async def test_what_came_back_is_told_its_mode_again(s: Site, kind: DoorEventKind) -> None:
+    await s.doors.tick()
+    await tell(s, said(kind, number=1))
+    await s.doors.tick()
+    assert s.panel.modes == [(1, devices.DoorMode.CONTROLLED)] * 2
+
+
+async def test_a_door_that_moves_to_another_relay_takes_its_mode_along(s: Site) -> None:
+    await s.doors.order("front", Order(DoorMode.LOCKDOWN, None, "li"), actor="li")
+    s.set_rules({**RULES, "doors": [{**RULES["doors"][0], "relay": 3}]})
+    await s.doors.tick()
+    assert s.panel.modes == [
+        (1, devices.DoorMode.LOCKED),
+        (1, devices.DoorMode.CONTROLLED),
+        (3, devices.DoorMode.LOCKED),
+    ]
+
+
+async def test_every_duress_is_told_while_the_first_one_stands(s: Site) -> None:
+    def work(connection: sqlite3.Connection, name: str) -> bool:
+        event = Event(name, "door.duress", START, "panel", None, {})
+        return raise_alarm(connection, Alarm(AlarmKind.DURESS, "front", START, name, silent=True), event, now=START)
+
+    assert await s.database.write(lambda c: [work(c, "first"), work(c, "second")]) == [True, True]
+    assert [stored.event.id for stored in await s.events("door.duress")] == ["first", "second"]
+    assert await standing(s) == [("duress", "front")]
+
+
+async def test_a_leaf_that_opened_and_shut_in_one_breath_leaves_no_alarm_standing(s: Site) -> None:
+    for number in (1, 3):
+        await tell(s, said(DoorEventKind.OPENED, number=number), said(DoorEventKind.CLOSED, number=number + 1))
+        await settle(s)
+        assert await standing(s) == []
+        s.clock.move(hours=1)
+    assert len(await s.events("door.forced")) == 2
+
+
+async def test_a_door_still_open_when_its_unlocked_hours_end_is_held(s: Site) -> None:
+    s.set_rules({**RULES, "doors": [{**RULES["doors"][0], "mode_times": [{"schedule": "hours", "mode": "unlocked"}]}]})
+    await tell(s, said(DoorEventKind.OPENED, number=1))
+    await s.doors.tick()
+    assert s.doors._timers == {}
+    s.clock.move(hours=8)  # 18:00
+    await s.doors.tick()
+    first = s.doors._timers["front"]
+    s.doors._held("front", s.doors._opened_at["front"])  # the timer, without waiting for it
+    await settle(s)
+    await s.doors.tick()
+    assert s.doors._timers["front"] is first, "one timer for one opening"
+    assert await standing(s) == [("held", "front")]
