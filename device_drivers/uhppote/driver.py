@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -46,6 +46,7 @@ from device_drivers.uhppote.messages import Entry
 
 TIMEOUT_S = 2.5
 POLL_S = 1.0
+FRESH = timedelta(seconds=10)  # by the controller's own clock; later nobody stands there any more
 POLL_LISTENING_S = 5.0  # below the 30 s after which host control falls back to the controller
 BATCH = 32
 FIRST, LAST = 0, 0xFFFFFFFF  # event indices that stand for the oldest and the newest record
@@ -89,6 +90,7 @@ class UhppoteController:
         self._wake = asyncio.Event()
         self._delays: dict[int, tuple[int, int]] = {}  # door -> (mode code, seconds)
         self._fire = False
+        self._before = 0  # the newest event when this connection began
 
     # -- Driver
 
@@ -115,6 +117,8 @@ class UhppoteController:
 
     async def run(self, record: Record) -> None:
         await self.probe()
+        status, _ = await self._status()
+        self._before = int(status.event_index)
         # Door contacts and buttons enter the log only when this is on.
         await self._link.order(
             encode.record_special_events_request(self._link.serial, True),
@@ -193,7 +197,7 @@ class UhppoteController:
 
     async def _catch_up(self, index: int, record: Record) -> int:
         """Record everything from `index` to the newest; the index to go on from."""
-        status, packet = await self._link.ask(encode.get_status_request(self._link.serial), decode.get_status_response)
+        status, packet = await self._status()
         await self._fire_input(status, record)
         newest = int(status.event_index)
         if newest and newest < index - 1:
@@ -212,7 +216,7 @@ class UhppoteController:
             if entry.kind == messages.NO_EVENT and index == newest:
                 entry, raw = self._from_status(status), packet
             if entry.kind != messages.NO_EVENT and entry.index == index:
-                events.append(self._event(entry, raw))
+                events.append(self._event(entry, raw, status))
                 last = entry
             else:
                 events.append(self._gap(index, index))
@@ -233,15 +237,22 @@ class UhppoteController:
             encode.set_event_index_request(self._link.serial, last.index), decode.set_event_index_response
         )
 
+    async def _status(self) -> tuple[Any, bytes]:
+        return await self._link.ask(encode.get_status_request(self._link.serial), decode.get_status_response)
+
     def _from_status(self, status: Any) -> Entry:
         return Entry(
             status.event_index, status.event_type, status.event_access_granted, status.event_door,
             status.event_direction, status.event_card, status.event_timestamp, status.event_reason,
         )  # fmt: skip
 
-    def _event(self, entry: Entry, raw: bytes) -> DeviceEvent:
-        event = messages.door_event(entry, serial=str(self._link.serial), card_format=self.card_format, raw=bytes(raw))
-        if self._host_decides and entry.reason == messages.PC_CONTROL_DENIED:
+    def _event(self, entry: Entry, raw: bytes, status: Any) -> DeviceEvent:
+        """Somebody asks to be let in only while they stand there: an old swipe is a swipe that was refused."""
+        live = entry.index > self._before and messages.age(entry, status) <= FRESH
+        event = messages.door_event(
+            entry, serial=str(self._link.serial), card_format=self.card_format, live=live, raw=bytes(raw)
+        )
+        if live and self._host_decides and entry.reason == messages.PC_CONTROL_DENIED:
             return CardRead(
                 str(self._link.serial), event.reader or entry.door, event.card, card_format=self.card_format
             )

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from device_drivers.devices import DeviceUser, DoorMode, TimeProfile
-from device_drivers.events import DoorEvent, DoorEventKind, PunchState, VerifyMode
+from device_drivers.events import DoorEvent, DoorEventKind, Origin, PunchState, VerifyMode
 
 NO_EVENT = 0x00
 OVERWRITTEN = 0xFF
@@ -92,7 +92,14 @@ class Entry:
         return zlib.crc32(repr((self.kind, self.door, self.card, self.timestamp, self.reason)).encode())
 
 
-def door_event(entry: Entry, *, serial: str, card_format: str, raw: bytes = b"") -> DoorEvent:
+def age(entry: Entry, status: Any) -> timedelta:
+    """How old an event was when the controller gave its status, by its own clock; none if it does not say."""
+    if entry.timestamp is None or status.system_date is None or status.system_time is None:
+        return timedelta()
+    return abs(datetime.combine(status.system_date, status.system_time) - entry.timestamp)
+
+
+def door_event(entry: Entry, *, serial: str, card_format: str, live: bool = True, raw: bytes = b"") -> DoorEvent:
     kind, words = REASONS.get(entry.reason, (_K.OTHER, f"reason {entry.reason}"))
     if kind is _K.GRANTED and not entry.granted:
         kind = _K.DENIED
@@ -111,6 +118,7 @@ def door_event(entry: Entry, *, serial: str, card_format: str, raw: bytes = b"")
         reason=words,
         direction={1: PunchState.IN, 2: PunchState.OUT}.get(entry.direction, PunchState.OTHER),
         verify_mode=VerifyMode.CARD if card else VerifyMode.OTHER,
+        origin=Origin.LIVE if live else Origin.BACKLOG,
         raw=raw,
     )
 

@@ -23,7 +23,7 @@ from device_drivers.devices import (
     TimeProfile,
 )
 from device_drivers.errors import DeviceRefused, LinkTimeout, ProtocolError, WrongDevice
-from device_drivers.events import CardRead, DoorEvent, DoorEventKind, PunchState, VerifyMode
+from device_drivers.events import CardRead, DoorEvent, DoorEventKind, Origin, PunchState, VerifyMode
 from device_drivers.simulated.uhppote import SimulatedUhppote
 from device_drivers.uhppote.driver import UhppoteController, decode_cursor
 from device_drivers.uhppote.exchange import discover
@@ -254,6 +254,35 @@ async def test_with_host_control_each_swipe_asks_us() -> None:
             await record.until(lambda events: len(events) == 1)
         assert record.events == [CardRead("405419896", 2, ANNA.card, card_format="wiegand-26")]
         assert device.opened == []
+
+
+async def test_a_swipe_made_while_nobody_listened_opens_nothing_later() -> None:
+    async with site(host_decides=True) as (device, driver):
+        first = Recorded()
+        async with running(driver, first):
+            await until(device, lambda: device.host_control)
+            device.swipe(10058400, 2)
+            await first.until(lambda events: len(events) == 1)
+        device.swipe(10058400, 2)  # the controller waits for us, and we are gone
+        record = Recorded()
+        again = UhppoteController(driver.config, cursor=first.cursor)
+        async with running(again, record):
+            await record.until(lambda events: len(events) == 2)
+        for told in record.events:  # the last one we had, read again, and the one we missed
+            assert isinstance(told, DoorEvent)
+            assert (told.kind, told.origin, told.card) == (DoorEventKind.DENIED, Origin.BACKLOG, ANNA.card)
+
+
+async def test_a_swipe_that_reaches_us_too_late_opens_nothing() -> None:
+    async with site(host_decides=True) as (device, driver):
+        record = Recorded()
+        async with running(driver, record):
+            await until(device, lambda: device.host_control)
+            device.swipe(10058400, 2)
+            device.drift_clock(timedelta(seconds=11))  # before we look at the log again
+            await record.until(lambda events: len(events) == 1)
+        assert isinstance(record.events[0], DoorEvent)
+        assert record.events[0].kind is DoorEventKind.DENIED
 
 
 async def test_fire_is_reported_once_while_it_lasts() -> None:
