@@ -80,6 +80,8 @@ class OsdpBus:
         self._rx, self._tx = Decoder(), Decoder()
         self._restarting: set[int] = set()
         self._waiting: list[deque[asyncio.Future[bool]]] = [deque() for _ in configs]
+        self._resting: dict[int, int] = {}  # what each output was last told to rest in, by reader
+        self._start_mark, self._told = secrets.token_bytes(8), 0
         self._events: deque[DeviceEvent] = deque()
         self._lost_events = 0
         self._ready = asyncio.Event()
@@ -227,8 +229,7 @@ class OsdpBus:
             before = reader.secure
             self._tell(reader, reader.supervise(bool(standing >> index & 1), now))
             if reader.secure and not before:
-                if self._panel.submit(index, messages.status_command(StatusReportType.Local)):
-                    self._waiting[index].append(asyncio.get_running_loop().create_future())
+                self._greet(index)
                 self._standing_changed.set()
             elif before and not reader.secure:
                 self._abandon(index)
@@ -238,6 +239,16 @@ class OsdpBus:
             if reader.restart_due(now):
                 self._panel.disable(index)
                 self._restarting.add(index)
+
+    def _greet(self, index: int) -> None:
+        """A PD that (again) stands: how it is, and the state its output rests in, which it may have forgotten."""
+        wanted = [messages.status_command(StatusReportType.Local)]
+        if index in self._resting:
+            output = self._readers[index].config.output
+            wanted.append(messages.output_command(output, self._resting[index], seconds=0.0))
+        for command in wanted:
+            if self._panel.submit(index, command):
+                self._waiting[index].append(asyncio.get_running_loop().create_future())
 
     # -- what readers say
 
@@ -272,10 +283,12 @@ class OsdpBus:
             self._emit(card)
 
     def _tell(self, reader: ReaderState, said: Sequence[tuple[DoorEventKind, str]]) -> None:
+        """A PD gives its words neither time nor number: a mark of ours tells each from all others."""
+        door, address = reader.config.door, reader.config.address
         for kind, words in said:
-            self._emit(
-                DoorEvent(self._serial, kind, door=reader.config.door, reader=reader.config.address, reason=words)
-            )
+            self._told += 1
+            mark = self._start_mark + self._told.to_bytes(8, "big")
+            self._emit(DoorEvent(self._serial, kind, door=door, reader=address, reason=words, raw=mark))
             self._standing_changed.set()
 
     def _emit(self, event: DeviceEvent) -> None:
@@ -301,7 +314,9 @@ class OsdpBus:
     async def set_door_mode(self, door: int, mode: DoorMode) -> CommandResult:
         """The output's resting state; LOCKED and CONTROLLED rest alike, deciding is not the output's."""
         code = messages.OUTPUT_ON if mode is DoorMode.UNLOCKED else messages.OUTPUT_OFF
-        return await self._output(self._door(door), code, seconds=0.0)
+        index = self._door(door)
+        self._resting[index] = code
+        return await self._output(index, code, seconds=0.0)
 
     async def _output(self, index: int, control_code: int, *, seconds: float) -> CommandResult:
         command = messages.output_command(self._readers[index].config.output, control_code, seconds=seconds)

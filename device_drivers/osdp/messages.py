@@ -161,10 +161,10 @@ class Contacts:
     def _inputs(self, report: bytes) -> list[DoorEventKind]:
         kinds = []
         for number, state in enumerate(report):
-            active, before = bool(state), self._input.get(number)
+            active, before = bool(state), self._input.get(number, False)  # at rest until it says otherwise
             self._input[number] = active
             meaning = self.inputs.get(number)
-            if meaning == "contact" and before is not None and active != before:
+            if meaning == "contact" and active != before:
                 kinds.append(DoorEventKind.OPENED if active else DoorEventKind.CLOSED)
             elif meaning == "button" and active and not before:
                 kinds.append(DoorEventKind.BUTTON)

@@ -17,6 +17,7 @@ from device_drivers.osdp.driver import OsdpBus
 from device_drivers.osdp.frame import RAW, Decoder, Frame
 from device_drivers.simulated.osdp import SimulatedBus, SimulatedReader
 from device_drivers.wiegand import encode
+from edge_agent.attendance import key_of
 from tests.device_drivers.recorded import Recorded
 
 KEYS = {address: bytes(range(address, address + 16)) for address in range(1, 9)}
@@ -210,9 +211,9 @@ async def test_tamper_power_contact_and_button_are_told_once_per_change() -> Non
                 lambda: reader.tamper(on=False),
                 lambda: reader.power_fail(on=True),
                 lambda: reader.power_fail(on=False),
-                lambda: reader.set_input(1, on=True),
                 lambda: reader.set_input(0, on=True),
                 lambda: reader.set_input(0, on=False),
+                lambda: reader.set_input(1, on=True),
             ],
             start=1,
         ):
@@ -220,8 +221,18 @@ async def test_tamper_power_contact_and_button_are_told_once_per_change() -> Non
             await record.until(lambda events, count=count: len(events) == count)  # type: ignore[misc]
     assert [kind for kind, _ in doors(record)] == [
         DoorEventKind.TAMPER, DoorEventKind.TAMPER_CLEARED, DoorEventKind.POWER_LOST, DoorEventKind.POWER_RESTORED,
-        DoorEventKind.BUTTON, DoorEventKind.OPENED, DoorEventKind.CLOSED,
+        DoorEventKind.OPENED, DoorEventKind.CLOSED, DoorEventKind.BUTTON,
     ]  # fmt: skip
+    told = [event for event in record.events if isinstance(event, DoorEvent)]
+    assert len({key_of(event) for event in told}) == len(told)
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_, driver, record):
+        await driver.probe()
+        reader.tamper(on=True)
+        await record.until(lambda events: len(events) == 1)
+    [again] = record.events
+    assert isinstance(again, DoorEvent)
+    assert key_of(again) not in {key_of(event) for event in told}, "another start's tamper is another tamper"
 
 
 @pytest.mark.parametrize(
@@ -263,6 +274,20 @@ async def test_silence_of_eight_seconds_is_one_loss_and_its_end_one_return() -> 
         clock.now += 8.1
         await record.until(lambda events: len(events) == 3, timeout_s=15)
     assert doors(record) == [(DoorEventKind.LINK_LOST, 1), (DoorEventKind.LINK_RESTORED, 1)]
+
+
+async def test_a_reader_that_lost_its_power_is_told_the_state_of_its_output_again() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    async with line(reader) as (_, driver, record):
+        await driver.probe()
+        assert (await driver.set_door_mode(1, DoorMode.UNLOCKED)).state is CommandState.DONE
+        reader.go_offline()
+        await driver._until(lambda: not driver._readers[0].secure, 15)
+        reader.commands.clear()
+        reader.come_back()
+        await within(15, reader.until(lambda: bool(reader.told_of(Command.Output))))
+        assert [c["control_code"] for c in reader.told_of(Command.Output)] == [2]
+        assert record.events == [], "gone for less than eight seconds is no event"
 
 
 async def test_a_pulled_cable_ends_the_driver() -> None:

@@ -68,7 +68,7 @@ def test_only_changes_of_contacts_become_events() -> None:
     assert contacts.report({**local, "report": b"\x00\x00"}) == []
     assert contacts.report({**local, "report": b"\x01\x01"}) == [DoorEventKind.TAMPER, DoorEventKind.POWER_LOST]
     assert contacts.report({**local, "report": b"\x01\x01"}) == []
-    assert contacts.report({**inputs, "report": b"\x01\x00"}) == []  # the first report tells how things stand
+    assert contacts.report({**inputs, "report": b"\x01\x00"}) == [DoorEventKind.OPENED]  # at rest until then
     assert contacts.report({**inputs, "report": b"\x00\x01"}) == [DoorEventKind.CLOSED, DoorEventKind.BUTTON]
     assert contacts.report({**local, "report": b"\x01"}) == []
 
