@@ -149,8 +149,9 @@ class Entry:
                 continue
             try:
                 stimulus = await self._next(point, queue, gone_first=gone_first)
-                if stimulus is None:
+                if stimulus is None or name not in self._rules().points:
                     continue
+                point = self._rules().points[name]  # as it is now: waiting may have taken hours
                 gone_first = isinstance(stimulus, Look)  # who was just seen must step away before it counts again
                 await self._session(point, stimulus, queue)
             except DiskFull:
@@ -370,7 +371,7 @@ class Entry:
             await self._conclusion.show(session.point, Feedback.WAIT)
             return await self._face(session) if self._wants_face(session, decision) else False
         if decision.reason is Reason.SECOND_PERSON and session.person:
-            self._presence.wait_for_second(decision.door, session.person.subject_id, now)
+            self._presence.wait_for_second(decision.door, session.person.subject_id, now, request.direction)
             await self._conclusion.deny(session, decision, show=Feedback.WAIT)
             return True
         await self._conclusion.deny(session, decision)

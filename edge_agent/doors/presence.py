@@ -17,7 +17,7 @@ from edge_agent.database import utc_text
 from edge_agent.policy.access import FirstOfTwo, Granted
 from edge_agent.policy.anti_passback import OUTSIDE, Whereabouts
 from edge_agent.policy.attempts import Attempts
-from edge_agent.policy.rules import DoorMode, Rules
+from edge_agent.policy.rules import Direction, DoorMode, Rules
 from templates_store.template import SubjectId
 
 Undo = Callable[[], None]
@@ -179,8 +179,8 @@ class Presence:
 
         return write
 
-    def wait_for_second(self, door: str, subject_id: SubjectId, now: datetime) -> None:
-        self._first[door] = FirstOfTwo(subject_id, now)
+    def wait_for_second(self, door: str, subject_id: SubjectId, now: datetime, direction: Direction) -> None:
+        self._first[door] = FirstOfTwo(subject_id, now, direction)
 
     def punched(self, subject_id: SubjectId, state: str, at: datetime) -> Undo:
         before = self._punches.get(subject_id)

@@ -99,6 +99,7 @@ class Request:
 class FirstOfTwo:
     subject_id: SubjectId
     at: datetime
+    direction: Direction
 
 
 class Presence(Protocol):
@@ -248,12 +249,13 @@ def _door_state(
         if verdict is Passback.WARNING:
             warnings.append(Reason.ANTI_PASSBACK)
     entered = rules.zones.get(target) if target != origin else None
-    if (
-        entered
-        and entered.capacity is not None
-        and (presence.occupancy(target, after=now - entered.memory) >= entered.capacity)
-    ):
-        return _denied(request, Reason.ZONE_FULL)
+    if entered and entered.capacity is not None:
+        since = now - entered.memory
+        there = presence.whereabouts(person.subject_id)
+        counted = there is not None and there.zone == target and there.since > since  # left by the exit button
+        others = presence.occupancy(target, after=since) - counted
+        if others + (2 if door.two_person else 1) > entered.capacity:
+            return _denied(request, Reason.ZONE_FULL)
     if door.first_card is not None and not person.opener and target != OUTSIDE:
         running = rules.interval(door.first_card, now)
         opened = presence.last_opener(door.name)
@@ -265,7 +267,12 @@ def _door_state(
     if door.two_person and target != OUTSIDE:
         first = presence.first_of_two(door.name)
         fresh = first is not None and first.at <= now <= first.at + timedelta(seconds=door.two_person_s)
-        if first is None or not fresh or first.subject_id == person.subject_id:
+        if (
+            first is None
+            or not fresh
+            or first.subject_id == person.subject_id
+            or first.direction is not request.direction
+        ):
             return _denied(request, Reason.SECOND_PERSON)
         companion = first.subject_id
     office = rules.office_until(door, now) if person.opener else None

@@ -119,7 +119,7 @@ def test_forgetting_somebody_leaves_the_others(s: Site) -> None:
         s.presence.reserve(granted(s, person), s.rules, opener=False)
         s.presence.punched(person, "in", START)
         s.presence.set_attempts(f"person:{person}/pin", Attempts(1, 1, START))
-    s.presence.wait_for_second("front", ANN, START)
+    s.presence.wait_for_second("front", ANN, START, Direction.IN)
     s.presence.forget(ANN)
     assert s.presence.whereabouts(ANN) is None
     assert s.presence.last_punch(ANN) is None

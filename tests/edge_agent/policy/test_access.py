@@ -368,11 +368,27 @@ def test_an_interlock_binds_both_doors_whichever_names_the_other() -> None:
 def test_two_different_people_must_ask_within_the_window(
     first: SubjectId | None, ago_s: float, expected: Reason | None
 ) -> None:
-    waiting = {} if first is None else {"front": FirstOfTwo(first, NOW - timedelta(seconds=ago_s))}
+    waiting = {} if first is None else {"front": FirstOfTwo(first, NOW - timedelta(seconds=ago_s), Direction.IN)}
     found = decide(ASK, rules(two_person=True), Scene(first=waiting), NOW)
     assert reason_of(found) is expected
     if isinstance(found, Granted):
         assert found.companion == BOB
+
+
+def test_two_people_on_either_side_of_a_door_are_not_two_who_enter() -> None:
+    inside = {"front": FirstOfTwo(BOB, NOW, Direction.OUT)}
+    assert reason_of(decide(ASK, rules(two_person=True), Scene(first=inside), NOW)) is Reason.SECOND_PERSON
+
+
+@pytest.mark.parametrize(("inside", "expected"), [(1, None), (2, Reason.ZONE_FULL)])
+def test_two_people_need_room_for_both(inside: int, expected: Reason | None) -> None:
+    scene = Scene(inside={"lab": inside}, first={"front": FirstOfTwo(BOB, NOW, Direction.IN)})
+    assert reason_of(decide(ASK, rules(two_person=True, capacity=3), scene, NOW)) is expected
+
+
+def test_who_left_unseen_does_not_fill_the_room_against_themselves() -> None:
+    scene = Scene(inside={"lab": 1}, where={ANN: Whereabouts("lab", NOW - timedelta(minutes=5))})
+    assert isinstance(decide(ASK, rules(capacity=1), scene, NOW), Granted)
 
 
 def test_one_person_may_leave_a_two_person_room_alone() -> None:
