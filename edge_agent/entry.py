@@ -6,14 +6,17 @@ and are overwritten after it. Leaving does not pass through here: exit buttons a
 controller's own.
 
 One worker for each capture point, one session at a time in it; points do not wait for each other. A reader that floods
-fills its own short queue and no more.
+fills its own short queue and no more. An attempt counts from the moment its comparison begins, so that guesses at
+several points at once are no more than guesses one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -77,6 +80,7 @@ class Entry:
         self._queues: dict[str, asyncio.Queue[Stimulus]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._flooding: set[str] = set()
+        self._running: Counter[str] = Counter()  # comparisons at this moment, by place of their attempts
         self.dropped = 0
 
     async def run(self) -> None:
@@ -227,6 +231,9 @@ class Entry:
 
     async def _card(self, session: Session, read: CardRead) -> bool:
         place = f"point:{session.point.name}/card"
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
         person = await self._credentials.by_card(read.number)
         self._tried(session, place, ok=person is not None, forgiving=True)
         if session.person is None or person is None or session.person.subject_id != person.subject_id:
@@ -258,9 +265,11 @@ class Entry:
     async def _pin(self, session: Session, digits: str) -> bool:
         subject = session.person.subject_id if session.person else None
         place = f"person:{subject}/pin" if subject else f"point:{session.point.name}/pin"
-        if self._stand(session, place) is not Stand.FREE:
-            return await self._ask(session, place=place)
-        checked = await self._credentials.check_pin(subject, digits)
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
+        with self._comparing(place):
+            checked = await self._credentials.check_pin(subject, digits)
         self._tried(session, place, ok=checked is not PinCheck.WRONG)
         if checked is PinCheck.WRONG:
             session.refuted = session.person is not None
@@ -273,32 +282,38 @@ class Entry:
         device, claimed = session.point.fingerprint, session.person.subject_id if session.person else None
         if device is None or not self._sensing.allowed(device, Factor.FINGER, session.purpose, claimed):
             return await self._unavailable(session)
-        if self._stand(session, self._place(session, Factor.FINGER)) is not Stand.FREE:
-            return await self._ask(session, place=self._place(session, Factor.FINGER))
-        touch = await self._sensing.touch(device, Subject(session.purpose, claimed), started_by=session.started_by)
-        if isinstance(touch.outcome, Match):
-            duress = await self._credentials.duress_finger(touch.outcome.subject_id)
-            session.duress = session.duress or (duress is not None and touch.position == duress)
+        place = self._place(session, Factor.FINGER)
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
+        with self._comparing(place):
+            touch = await self._sensing.touch(device, Subject(session.purpose, claimed), started_by=session.started_by)
+            if isinstance(touch.outcome, Match):
+                duress = await self._credentials.duress_finger(touch.outcome.subject_id)
+                session.duress = session.duress or (duress is not None and touch.position == duress)
         return await self._identified(session, touch.outcome, Factor.FINGER)
 
     async def _face(self, session: Session) -> bool:
         device, claimed = session.point.camera, session.person.subject_id if session.person else None
         if device is None or not self._sensing.allowed(device, Factor.FACE, session.purpose, claimed):
             return await self._unavailable(session)
-        if self._stand(session, self._place(session, Factor.FACE)) is not Stand.FREE:
-            return await self._ask(session, place=self._place(session, Factor.FACE))
+        place = self._place(session, Factor.FACE)
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
 
         async def hint(what: SampleFault | Turn) -> None:
             await self._conclusion.show(session.point, TOLD.get(what, Feedback.LOOK_AGAIN))
 
-        outcome = await self._sensing.look(
-            device,
-            Subject(session.purpose, claimed),
-            challenge=session.door is not None and session.door.challenge,
-            ends_at=session.ends_at,
-            started_by=session.started_by,
-            hint=hint,
-        )
+        with self._comparing(place):
+            outcome = await self._sensing.look(
+                device,
+                Subject(session.purpose, claimed),
+                challenge=session.door is not None and session.door.challenge,
+                ends_at=session.ends_at,
+                started_by=session.started_by,
+                hint=hint,
+            )
         return await self._identified(session, outcome, Factor.FACE)
 
     async def _identified(self, session: Session, outcome: Outcome, factor: Factor) -> bool:
@@ -326,21 +341,32 @@ class Entry:
 
     def _tried(self, session: Session, place: str, *, ok: bool, forgiving: bool = False) -> None:
         """`forgiving`: strangers' cards make a reader wait, and never switch it off for everybody."""
-        attempts = session.places.get(place, self._presence.attempts(place))
+        attempts = self._presence.attempts(place)
         after = attempts.succeeded() if ok else attempts.failed(self._now())
         session.places[place] = Attempts(after.in_a_row, 0, after.last) if forgiving else after
+        self._presence.set_attempts(place, session.places[place])
+
+    @contextlib.contextmanager
+    def _comparing(self, place: str) -> Iterator[None]:
+        """Until `_tried` counts the result, which follows without waiting for anything."""
+        self._running[place] += 1
+        try:
+            yield
+        finally:
+            self._running[place] -= 1
+            if not self._running[place]:
+                del self._running[place]
 
     def _stand(self, session: Session, place: str) -> Stand:
         pad = session.door is not None and session.door.challenge
-        return self._presence.attempts(place).stand(self._now(), pad=pad)
+        return self._presence.attempts(place).stand(self._now(), pad=pad, running=self._running[place])
 
     # Decision
 
-    async def _ask(self, session: Session, *, place: str | None = None) -> bool:
-        """Put the session before the rules. `place` is where an attempt was not even made."""
+    async def _ask(self, session: Session, *, stand: Stand = Stand.FREE) -> bool:
+        """Put the session before the rules. `stand` is what an attempt met that was not even made."""
         rules, now = self._rules(), self._now()
         factors = frozenset(session.factors)
-        stands = [self._stand(session, p) for p in ([place] if place else session.places)]
         request = Request(
             door=session.door.name if session.door else "",
             direction=session.point.direction,
@@ -348,7 +374,7 @@ class Entry:
             factors=factors,
             pad=session.pad,
             consented=self._conclusion.consented(session.person, session.purpose, factors),
-            stand=max(stands, key=list(Stand).index, default=Stand.FREE),
+            stand=stand,
             refuted=session.refuted,
             duress=session.duress,
         )

@@ -62,7 +62,7 @@ class Session:
     key: PunchState | None = None
     number: bool = False  # a number was entered and a PIN is awaited
     open_question: Denied | None = None  # what is still missing
-    places: dict[str, Attempts] = field(default_factory=dict)  # attempts as they are after this session
+    places: dict[str, Attempts] = field(default_factory=dict)  # attempts as its own left them
 
     @property
     def purpose(self) -> Purpose:
@@ -187,8 +187,6 @@ class Conclusion:
         now: datetime,
     ) -> None:
         """Everything a session leaves behind, in one transaction."""
-        for place, attempts in session.places.items():
-            self._presence.set_attempts(place, attempts)
         rows = rows + [self._presence.attempts_row(place) for place in session.places]
         alarms, calmed = self._too_many(session, source, now)
         session.places = {}

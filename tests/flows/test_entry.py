@@ -10,6 +10,7 @@ import pytest
 
 from device_drivers import devices
 from device_drivers.devices import Feedback
+from device_drivers.events import KeysPressed
 from edge_agent.biometrics import sensing
 from edge_agent.doors.control import alarms
 from edge_agent.doors.presence import Order, Presence
@@ -17,7 +18,7 @@ from edge_agent.matching.face import FaceSample
 from edge_agent.matching.outcomes import PadState, Refused
 from edge_agent.matching.pad import PadResult, Turn, TurnChallenge
 from edge_agent.matching.quality import Face
-from edge_agent.people.credentials import Rights
+from edge_agent.people.credentials import PinCheck, Rights
 from edge_agent.policy.attempts import Attempts
 from edge_agent.policy.rules import DoorMode, Factor
 from templates_store.template import Modality, Purpose, SubjectId
@@ -192,6 +193,51 @@ async def test_after_five_wrong_pins_the_right_one_waits_half_a_minute(tmp_path:
         await s.keys("42*4711")
         assert (await s.passage()).granted
         assert [a.cleared_at for a in await s.database.read(alarms)] == [s.clock.now()]
+
+
+async def test_strangers_cards_make_the_reader_wait_half_a_minute_and_no_longer_however_many_follow(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        reasons = []
+        for n in range(12):
+            await s.card(str(900000 + n))
+            reasons.append((await s.passage()).reason)
+        assert reasons == ["unknown"] * 5 + ["try_later"] * 7
+        s.clock.move(seconds=29)
+        await s.card("1111")
+        assert (await s.passage()).reason == "try_later"
+        assert s.panel.opened == []
+        s.clock.move(seconds=1)
+        await s.card("1111")
+        assert (await s.passage()).granted
+
+
+async def test_guesses_at_several_points_at_once_are_no_more_than_guesses_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**RULES["points"][0], "name": "side", "reader": "other", "camera": None, "fingerprint": None}
+    rules = {**with_door(verify=[["pin"]]), "points": [RULES["points"][0], other]}
+    async with site(tmp_path, rules) as s:
+        ann = await s.add("ann", number="42", pin="4711")
+        s.presence.set_attempts("person:ann/pin", Attempts(4, 4, s.clock.now()))
+        compared, known = asyncio.Event(), asyncio.Event()
+        check = s.credentials.check_pin
+
+        async def slow(subject: SubjectId | None, digits: str) -> PinCheck:
+            compared.set()
+            await known.wait()
+            return await check(subject, digits)
+
+        monkeypatch.setattr(s.credentials, "check_pin", slow)
+        await s.keys("42*9999")
+        await compared.wait()
+        await s.entry.take("other", [KeysPressed("other", 1, "42*4711")])
+        assert (await s.passage()).reason == "try_later"
+        known.set()
+        assert (await s.passage()).reason == "not_verified"
+        assert s.presence.attempts(f"person:{ann}/pin").in_a_row == 5
 
 
 @pytest.mark.parametrize(
