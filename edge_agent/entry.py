@@ -35,7 +35,7 @@ from edge_agent.people.credentials import Credentials, PinCheck
 from edge_agent.policy.access import Denied, Granted, Reason, Request, decide, decide_clock
 from edge_agent.policy.attempts import Attempts, Stand
 from edge_agent.policy.rules import Factor, Point, Rules
-from templates_store.template import Purpose
+from templates_store.template import Purpose, SubjectId
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +239,7 @@ class Entry:
         if session.person is None or person is None or session.person.subject_id != person.subject_id:
             # Somebody else steps up: what the one before showed is not theirs.
             session.person, session.factors, session.number, session.duress = person, set(), False, False
+            session.pad, session.open_question = PadState.NONE, None
         if person is not None:
             session.factors.add(Factor.CARD)
         return await self._ask(session)
@@ -274,7 +275,8 @@ class Entry:
         if checked is PinCheck.WRONG:
             session.refuted = session.person is not None
             return await self._ask(session)
-        session.duress = session.duress or checked is PinCheck.DURESS
+        if checked is PinCheck.DURESS:
+            await self._duress(session, subject)
         session.factors.add(Factor.PIN)
         return await self._ask(session)
 
@@ -290,7 +292,8 @@ class Entry:
             touch = await self._sensing.touch(device, Subject(session.purpose, claimed), started_by=session.started_by)
             if isinstance(touch.outcome, Match):
                 duress = await self._credentials.duress_finger(touch.outcome.subject_id)
-                session.duress = session.duress or (duress is not None and touch.position == duress)
+                if duress is not None and touch.position == duress:
+                    await self._duress(session, touch.outcome.subject_id)
         return await self._identified(session, touch.outcome, Factor.FINGER)
 
     async def _face(self, session: Session) -> bool:
@@ -332,6 +335,10 @@ class Entry:
         else:
             session.refuted = session.person is not None
         return await self._ask(session)
+
+    async def _duress(self, session: Session, subject: SubjectId | None) -> None:
+        if not session.duress:  # one alarm for one person under duress, by however many factors
+            await self._conclusion.duress(session, subject)
 
     # Attempts
 

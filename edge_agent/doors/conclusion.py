@@ -1,12 +1,14 @@
 """How a session ends: in one transaction what happened, then the relay, then what the person is shown.
 
 Nothing opens before its event is durable; what the rules remember is taken back if the event could not be written.
+A duress alarm alone does not wait for the end: it is raised when duress is recognised, whatever follows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,7 +43,7 @@ from edge_agent.matching.outcomes import PadState
 from edge_agent.policy.access import Denied, Granted, Person, remote_open
 from edge_agent.policy.attempts import LIMITS, Attempts
 from edge_agent.policy.rules import BIOMETRIC, Door, Factor, Point, Rules
-from templates_store.template import Purpose
+from templates_store.template import Purpose, SubjectId
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ class Conclusion:
             undo.append(self._presence.punched(session.person.subject_id, state, now))
             rows.append(self._presence.punch_rows(session.person.subject_id))
         try:
-            await self._store(session, events, rows, granted.nonce, source, now)
+            await self._store(session, events, rows, source, now)
         except BaseException:
             for step in reversed(undo):
                 step()
@@ -158,7 +160,7 @@ class Conclusion:
         undo = self._presence.punched(person.subject_id, state, now)
         try:
             rows = [self._presence.punch_rows(person.subject_id)]
-            await self._store(session, [event], rows, event.id, source, now)
+            await self._store(session, [event], rows, source, now)
         except BaseException:
             undo()
             raise
@@ -171,18 +173,28 @@ class Conclusion:
 
     async def deny(self, session: Session, denied: Denied | str, *, show: Feedback = Feedback.DENIED) -> None:
         now = self._now()
-        device = session.point.reader or session.point.fingerprint or session.point.camera or ""
-        source = self._source(session.door.device if session.door else device)
+        source = self._source_of(session)
         event = denied_event(denied, session.point, source, now, pad=session.pad, factors=frozenset(session.factors))
-        await self._store(session, [event], [], event.id, source, now)
+        await self._store(session, [event], [], source, now)
         await self._end(session, show, told_reason(denied.reason if isinstance(denied, Denied) else denied))
+
+    async def duress(self, session: Session, subject: SubjectId | None) -> None:
+        """The silent alarm, before anybody at the door can end the session or step in between."""
+        session.duress = True
+        now, door = self._now(), session.door.name if session.door else None
+        event = duress_event(secrets.token_hex(8), door, self._source_of(session), subject, now)
+        alarm = Alarm(AlarmKind.DURESS, door or session.point.name, now, event.id, silent=True)
+        await self._database.write(lambda c: raise_alarm(c, alarm, event, now=now))
+
+    def _source_of(self, session: Session) -> Source:
+        device = session.point.reader or session.point.fingerprint or session.point.camera or ""
+        return self._source(session.door.device if session.door else device)
 
     async def _store(
         self,
         session: Session,
         events: list[Event],
         rows: list[Write],
-        identity: str,
         source: Source,
         now: datetime,
     ) -> None:
@@ -190,11 +202,6 @@ class Conclusion:
         rows = rows + [self._presence.attempts_row(place) for place in session.places]
         alarms, calmed = self._too_many(session, source, now)
         session.places = {}
-        if session.duress:
-            door = session.door.name if session.door else None
-            subject = session.person.subject_id if session.person else None
-            event = duress_event(identity, door, source, subject, now)
-            alarms.append((Alarm(AlarmKind.DURESS, door or session.point.name, now, event.id, silent=True), event))
 
         def work(connection: sqlite3.Connection) -> None:
             append(connection, [with_user_id(connection, event) for event in events], now=now)

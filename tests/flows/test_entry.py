@@ -273,6 +273,26 @@ async def test_duress_opens_as_always_and_raises_one_silent_alarm(tmp_path: Path
         assert rows == [("duress", "front", 1)]
 
 
+@pytest.mark.parametrize("other", ["", "2222", "999"])
+async def test_a_duress_pin_raises_one_alarm_whoever_steps_up_before_the_session_ends(
+    tmp_path: Path, other: str
+) -> None:
+    async with site(tmp_path, with_door(verify=[["card", "pin", "finger"]])) as s:
+        ann = await s.add("ann", card="1111", pin="4711")
+        await s.add("bob", card="2222")
+        await s.credentials.set_duress_pin(ann, "4712")
+        await s.card("1111")
+        assert await s.shown() is Feedback.WAIT
+        await s.keys("4712")
+        assert await s.shown() is Feedback.WAIT
+        [told] = await s.events("door.duress")
+        assert (told.event.subject, told.event.data["door"]) == ("ann", "front")
+        await s.card(other or "1111")
+        assert await s.shown() is (Feedback.DENIED if other == "999" else Feedback.WAIT)
+        assert [(alarm.kind, alarm.silent) for alarm in await s.database.read(alarms)] == [("duress", True)]
+        assert len(await s.events("door.duress")) == 1
+
+
 async def test_a_duress_finger_opens_silently(tmp_path: Path) -> None:
     async with site(tmp_path) as s:
         await s.add("ann", rights=Rights(groups=("staff",), duress_finger=3))
