@@ -395,13 +395,14 @@ class Entry:
             decision = decide(request, rules, self._presence, now)
         if isinstance(decision, Granted):
             await self._conclusion.grant(session, decision, rules, now)
-            return True
+            if session.door is None or not session.door.attendance or not decision.missing:
+                return True
+            return await self._ask_for(session, decision.missing)  # the door is open, and the punch is still to come
         if decision is None:
             return True
         if decision.reason is Reason.FACTOR_NEEDED:
             session.open_question = decision
-            await self._conclusion.show(session.point, Feedback.WAIT)
-            return await self._face(session) if self._wants_face(session, decision) else False
+            return await self._ask_for(session, decision.missing)
         if decision.reason is Reason.SECOND_PERSON and session.person:
             self._presence.wait_for_second(decision.door, session.person.subject_id, now)
             await self._conclusion.deny(session, decision, show=Feedback.WAIT)
@@ -409,11 +410,15 @@ class Entry:
         await self._conclusion.deny(session, decision)
         return True
 
-    def _wants_face(self, session: Session, question: Denied) -> bool:
+    async def _ask_for(self, session: Session, missing: Sequence[frozenset[Factor]]) -> bool:
+        await self._conclusion.show(session.point, Feedback.WAIT)
+        return await self._face(session) if self._wants_face(session, missing) else False
+
+    def _wants_face(self, session: Session, missing: Sequence[frozenset[Factor]]) -> bool:
         """Is a face what is missing, and may it be asked of this person?"""
         if session.point.camera is None or session.person is None:
             return False
-        wanted = any(Factor.FACE in rest for rest in question.missing)
+        wanted = any(Factor.FACE in rest for rest in missing)
         subject = session.person.subject_id
         return wanted and self._sensing.allowed(session.point.camera, Factor.FACE, session.purpose, subject)
 

@@ -101,14 +101,15 @@ class Conclusion:
     async def grant(self, session: Session, granted: Granted, rules: Rules, now: datetime) -> None:
         door = rules.doors[granted.door]
         source = self._source(door.device)
-        undo = [self._presence.reserve(granted, rules, opener=bool(session.person and session.person.opener))]
+        person = session.person if granted.subject_id is not None else None  # else the door let anybody in
+        undo = [self._presence.reserve(granted, rules, opener=person is not None and person.opener)]
         events = [granted_event(granted, session.point, source, now)]
         rows = [self._presence.grant_rows(granted)]
-        if door.attendance and session.person and self._may_punch(session):
+        if door.attendance and person and self._may_punch(session, person):
             state = door_state(granted.direction)
-            events.append(self._punched(session, session.person, state, source, now))
-            undo.append(self._presence.punched(session.person.subject_id, state, now))
-            rows.append(self._presence.punch_rows(session.person.subject_id))
+            events.append(self._punched(session, person, state, source, now))
+            undo.append(self._presence.punched(person.subject_id, state, now))
+            rows.append(self._presence.punch_rows(person.subject_id))
         try:
             await self._store(session, events, rows, source, now)
         except BaseException:
@@ -121,11 +122,11 @@ class Conclusion:
             log.warning("door_not_opened door=%s code=%s", exc.door, exc.code)
             undo[0]()  # nobody went in: anti-passback must not hold it against them
             await self._not_opened(not_opened_event(granted, exc.code, source, self._now()), granted)
-            await self._end(session, Feedback.DENIED, exc.code)
+            await self._end(session, Feedback.DENIED, exc.code, person=person)
             return
         if granted.unlock_until is not None:
             await self._doors.tell_mode(granted.door)
-        await self._end(session, Feedback.GRANTED, "")
+        await self._end(session, Feedback.GRANTED, "", person=person)
 
     async def _not_opened(self, event: Event, granted: Granted) -> None:
         rows = self._presence.grant_rows(granted)
@@ -136,12 +137,10 @@ class Conclusion:
 
         await self._database.write(work)
 
-    def _may_punch(self, session: Session) -> bool:
+    def _may_punch(self, session: Session, person: Person) -> bool:
         """An entry by face or finger is a punch only where the person consented to that too."""
-        if session.person is None:
-            return False
         shown = frozenset(session.factors) & BIOMETRIC.keys()
-        return self.consented(session.person, Purpose.ATTENDANCE, shown) == shown
+        return self.consented(person, Purpose.ATTENDANCE, shown) == shown
 
     def consented(self, person: Person | None, purpose: Purpose, factors: frozenset[Factor]) -> frozenset[Factor]:
         return self._sensing.consented(person.subject_id, purpose, factors) if person else frozenset()
@@ -164,7 +163,7 @@ class Conclusion:
         except BaseException:
             undo()
             raise
-        await self._end(session, Feedback.GRANTED, "")
+        await self._end(session, Feedback.GRANTED, "", person=person)
 
     def _punched(self, session: Session, person: Person, state: PunchState, source: Source, now: datetime) -> Event:
         return punch_event(
@@ -176,7 +175,8 @@ class Conclusion:
         source = self._source_of(session)
         event = denied_event(denied, session.point, source, now, pad=session.pad, factors=frozenset(session.factors))
         await self._store(session, [event], [], source, now)
-        await self._end(session, show, told_reason(denied.reason if isinstance(denied, Denied) else denied))
+        reason = told_reason(denied.reason if isinstance(denied, Denied) else denied)
+        await self._end(session, show, reason, person=session.person if reason != ANOTHER_FACTOR else None)
 
     async def duress(self, session: Session, subject: SubjectId | None) -> None:
         """The silent alarm, before anybody at the door can end the session or step in between."""
@@ -225,7 +225,7 @@ class Conclusion:
                 raised.append((Alarm(AlarmKind.ATTEMPTS, place, now, event.id), event))
         return raised, [place for place, attempts in session.places.items() if attempts == Attempts()]
 
-    async def _end(self, session: Session, show: Feedback, reason: str) -> None:
+    async def _end(self, session: Session, show: Feedback, reason: str, *, person: Person | None) -> None:
         await self.show(session.point, show)
         if self._watch is not None:
             self._watch(
@@ -234,7 +234,7 @@ class Conclusion:
                     session.door.name if session.door else None,
                     self._now(),
                     show is Feedback.GRANTED,
-                    session.person.subject_id if session.person and reason != ANOTHER_FACTOR else None,
+                    person.subject_id if person else None,
                     reason,
                     frozenset(session.factors),
                     session.pad,

@@ -467,6 +467,38 @@ async def test_office_hours_begin_with_an_opener_and_are_told_to_the_controller(
         assert (await s.passage()).granted
 
 
+async def test_a_wrong_pin_at_an_unlocked_door_passes_nobody_in_particular_and_punches_nobody(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(attendance=True, verify=[["pin"]])) as s:
+        ann = await s.add("ann", number="42", pin="4711", rights=Rights(groups=("staff",), opener=True))
+        await s.doors.order("front", Order(DoorMode.UNLOCKED, None, "li"), actor="li")
+        await s.keys("42*0000")
+        passage = await s.passage()
+        assert (passage.granted, passage.subject_id) == (True, None)
+        [told] = await s.events("access.")
+        assert (told.event.type, told.event.subject, told.event.data["known"]) == ("access.granted", None, False)
+        assert await s.events("attendance.") == []
+        assert (s.presence.whereabouts(ann), s.presence.last_punch(ann)) == (None, None)
+        assert s.presence.last_opener("front") is None
+        await s.keys("42*4711")
+        assert (await s.passage()).subject_id == "ann"
+        assert s.presence.last_punch(ann) is not None
+
+
+async def test_an_unlocked_door_opens_at_once_and_asks_on_for_what_makes_it_a_punch(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(attendance=True, verify=[["card", "pin"]])) as s:
+        ann = await s.add("ann", card="1111", pin="4711")
+        await s.doors.order("front", Order(DoorMode.UNLOCKED, None, "li"), actor="li")
+        await s.card("1111")
+        assert (await s.passage()).subject_id is None
+        assert [await s.shown() for _ in range(2)] == [Feedback.GRANTED, Feedback.WAIT]
+        assert s.presence.last_punch(ann) is None
+        await s.keys("4711")
+        assert (await s.passage()).subject_id == "ann"
+        assert await s.shown() is Feedback.GRANTED
+        [punch] = await s.events("attendance.punch")
+        assert (punch.event.subject, punch.event.data["factors"]) == ("ann", ["card", "pin"])
+
+
 async def test_a_camera_that_breaks_leaves_the_card(tmp_path: Path) -> None:
     async with site(tmp_path) as s:
         await s.add("ann", card="1111")
