@@ -40,8 +40,9 @@ from templates_store.template import Purpose, SubjectId
 log = logging.getLogger(__name__)
 
 QUEUE = 8  # stimuli that wait at one point; more is a flood
-CAMERA_RETRY_S = 10.0
+CAMERA_RETRY_S = 10.0  # until a camera that failed, or may not be open, is asked for again
 TOLD: dict[SampleFault | Turn, Feedback] = {Turn.LEFT: Feedback.TURN_LEFT, Turn.RIGHT: Feedback.TURN_RIGHT}
+UNUSABLE = (NoMatchReason.SEALED, NoMatchReason.EMPTY_GALLERY, NoMatchReason.NOT_ALLOWED)  # whoever stands there
 IN_KEY, OUT_KEY = "1", "2"  # pressed before showing oneself, where the direction comes by key
 
 
@@ -172,11 +173,17 @@ class Entry:
                 self._flooding.discard(name)
 
     async def _next(self, point: Point, queue: asyncio.Queue[Stimulus], *, gone_first: bool) -> Stimulus | None:
-        """What comes first: something shown at a reader, or somebody close to the camera."""
+        """What comes first: something shown at a reader, or somebody close to the camera. None: ask again."""
         purpose = Purpose.ACCESS if point.door else Purpose.ATTENDANCE
         camera = point.camera if point.close_face else None
-        if not queue.empty() or camera is None or not self._sensing.allowed(camera, Factor.FACE, purpose, None):
+        if not queue.empty() or camera is None:
             return await queue.get()
+        if not self._sensing.allowed(camera, Factor.FACE, purpose, None):
+            try:
+                async with asyncio.timeout(CAMERA_RETRY_S):
+                    return await queue.get()
+            except TimeoutError:
+                return None
         shown = asyncio.ensure_future(queue.get())
         close = asyncio.ensure_future(self._sensing.close_face(camera, purpose, gone_first=gone_first))
         try:
@@ -321,7 +328,7 @@ class Entry:
 
     async def _identified(self, session: Session, outcome: Outcome, factor: Factor) -> bool:
         session.pad = outcome.pad if outcome.pad is not PadState.NONE else session.pad
-        if isinstance(outcome, NoMatch) and outcome.reason in (NoMatchReason.SEALED, NoMatchReason.EMPTY_GALLERY):
+        if isinstance(outcome, NoMatch) and outcome.reason in UNUSABLE:
             return await self._unavailable(session)
         if isinstance(outcome, NoMatch) and outcome.fault not in (None, SampleFault.CHALLENGE_FAILED):
             await self._conclusion.show(session.point, Feedback.LOOK_AGAIN)  # nobody was compared: no attempt

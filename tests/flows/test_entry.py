@@ -6,11 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from device_drivers import devices
 from device_drivers.devices import Feedback
 from device_drivers.events import KeysPressed
+from edge_agent import entry
 from edge_agent.biometrics import sensing
 from edge_agent.doors.control import alarms
 from edge_agent.doors.presence import Order, Presence
@@ -581,6 +584,70 @@ async def test_nobody_is_compared_while_the_camera_waits_for_somebody_close(tmp_
         assert await asyncio.wait_for(watching, 10)
         assert compared == []
         assert not any(frame.any() for frame in s.camera.given)
+
+
+async def test_a_camera_that_waits_for_somebody_close_is_closed_at_the_enterprises_switch(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        s.enrol_face("ann", 7)
+        seen: list[object] = []
+        face = s.sensing.identification.face
+        assert face is not None
+        face.detect = lambda frame: seen.append(frame) or []  # type: ignore[func-returns-value, method-assign, assignment]
+        watching = asyncio.create_task(s.sensing.close_face("camera", Purpose.ACCESS, gone_first=False))
+        s.camera.before_frame = lambda: s.switched_off.add(("camera", Modality.FACE))
+        s.camera.show(7)
+        assert await asyncio.wait_for(watching, 10) is False
+        assert not s.camera.open
+        assert seen == []
+        assert not s.camera.given[0].any()
+
+
+async def test_the_camera_waits_for_somebody_close_again_once_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "CAMERA_RETRY_S", 0.01)
+    async with site(tmp_path, WATCHED) as s:
+        await s.add("ann", card="1111")
+        s.enrol_face("ann", 7)
+        s.switched_off.add(("camera", Modality.FACE))
+        await s.card("1111")
+        assert (await s.passage()).factors == {Factor.CARD}
+        assert s.camera.openings == 0
+        s.switched_off.clear()
+        s.camera.before_frame = lambda: s.clock.move(seconds=0.4)
+        s.camera.show(0, 7, 7, 7)
+        assert (await s.passage()).factors == {Factor.FACE}
+
+
+async def test_a_look_ends_at_the_enterprises_switch_and_another_factor_is_asked_for(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_face("ann", 7)
+        s.camera.before_frame = lambda: s.switched_off.add(("camera", Modality.FACE))
+        s.camera.show(7)
+        s.entry.look("gate")
+        assert (await s.passage()).reason == "another_factor"
+        assert not s.camera.open
+        assert not s.camera.given[0].any()
+        assert s.presence.places_with_failures() == {}
+
+
+async def test_a_finger_that_comes_after_the_enterprises_switch_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_finger("ann", 3)
+        capture = s.sensor.capture
+
+        async def late(*, timeout_s: float) -> NDArray[np.uint8]:
+            s.switched_off.add(("sensor", Modality.FINGERPRINT))
+            return await capture(timeout_s=timeout_s)
+
+        monkeypatch.setattr(s.sensor, "capture", late)
+        await s.finger(3)
+        assert (await s.passage()).reason == "another_factor"
+        assert not s.sensor.captured[0].any()
 
 
 class Scored(NumberFaces):
