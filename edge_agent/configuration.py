@@ -210,6 +210,18 @@ class Configuration:
             ).fetchall()
         )
 
+    async def documents_since(self, reason: str, *, after: str) -> list[dict[str, Any]]:
+        """From the first version applied for `reason`, later than any applied for `after`: oldest first, no secrets."""
+        rows = await self._database.read(
+            lambda c: c.execute(
+                "SELECT document FROM config_versions WHERE version >= (SELECT min(version) FROM config_versions"
+                " WHERE reason = ? AND version > (SELECT coalesce(max(version), 0) FROM config_versions"
+                " WHERE reason = ?)) ORDER BY version",
+                (reason, after),
+            ).fetchall()
+        )
+        return [json.loads(document) for (document,) in rows]
+
     async def changed_since(self, number: int) -> Version:
         """Wait for a version newer than `number`."""
         async with self._changed:

@@ -6,14 +6,17 @@ and are overwritten after it. Leaving does not pass through here: exit buttons a
 controller's own.
 
 One worker for each capture point, one session at a time in it; points do not wait for each other. A reader that floods
-fills its own short queue and no more.
+fills its own short queue and no more. An attempt counts from the moment its comparison begins, so that guesses at
+several points at once are no more than guesses one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,13 +35,14 @@ from edge_agent.people.credentials import Credentials, PinCheck
 from edge_agent.policy.access import Denied, Granted, Reason, Request, decide, decide_clock
 from edge_agent.policy.attempts import Attempts, Stand
 from edge_agent.policy.rules import Factor, Point, Rules
-from templates_store.template import Purpose
+from templates_store.template import Purpose, SubjectId
 
 log = logging.getLogger(__name__)
 
 QUEUE = 8  # stimuli that wait at one point; more is a flood
-CAMERA_RETRY_S = 10.0
+CAMERA_RETRY_S = 10.0  # until a camera that failed, or may not be open, is asked for again
 TOLD: dict[SampleFault | Turn, Feedback] = {Turn.LEFT: Feedback.TURN_LEFT, Turn.RIGHT: Feedback.TURN_RIGHT}
+UNUSABLE = (NoMatchReason.SEALED, NoMatchReason.EMPTY_GALLERY, NoMatchReason.NOT_ALLOWED)  # whoever stands there
 IN_KEY, OUT_KEY = "1", "2"  # pressed before showing oneself, where the direction comes by key
 
 
@@ -77,6 +81,7 @@ class Entry:
         self._queues: dict[str, asyncio.Queue[Stimulus]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._flooding: set[str] = set()
+        self._running: Counter[str] = Counter()  # comparisons at this moment, by place of their attempts
         self.dropped = 0
 
     async def run(self) -> None:
@@ -169,11 +174,17 @@ class Entry:
                 self._flooding.discard(name)
 
     async def _next(self, point: Point, queue: asyncio.Queue[Stimulus], *, gone_first: bool) -> Stimulus | None:
-        """What comes first: something shown at a reader, or somebody close to the camera."""
+        """What comes first: something shown at a reader, or somebody close to the camera. None: ask again."""
         purpose = Purpose.ACCESS if point.door else Purpose.ATTENDANCE
         camera = point.camera if point.close_face else None
-        if not queue.empty() or camera is None or not self._sensing.allowed(camera, Factor.FACE, purpose, None):
+        if not queue.empty() or camera is None:
             return await queue.get()
+        if not self._sensing.allowed(camera, Factor.FACE, purpose, None):
+            try:
+                async with asyncio.timeout(CAMERA_RETRY_S):
+                    return await queue.get()
+            except TimeoutError:
+                return None
         shown = asyncio.ensure_future(queue.get())
         close = asyncio.ensure_future(self._sensing.close_face(camera, purpose, gone_first=gone_first))
         try:
@@ -228,11 +239,15 @@ class Entry:
 
     async def _card(self, session: Session, read: CardRead) -> bool:
         place = f"point:{session.point.name}/card"
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
         person = await self._credentials.by_card(read.number)
         self._tried(session, place, ok=person is not None, forgiving=True)
         if session.person is None or person is None or session.person.subject_id != person.subject_id:
             # Somebody else steps up: what the one before showed is not theirs.
             session.person, session.factors, session.number, session.duress = person, set(), False, False
+            session.pad, session.open_question = PadState.NONE, None
         if person is not None:
             session.factors.add(Factor.CARD)
         return await self._ask(session)
@@ -259,14 +274,17 @@ class Entry:
     async def _pin(self, session: Session, digits: str) -> bool:
         subject = session.person.subject_id if session.person else None
         place = f"person:{subject}/pin" if subject else f"point:{session.point.name}/pin"
-        if self._stand(session, place) is not Stand.FREE:
-            return await self._ask(session, place=place)
-        checked = await self._credentials.check_pin(subject, digits)
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
+        with self._comparing(place):
+            checked = await self._credentials.check_pin(subject, digits)
         self._tried(session, place, ok=checked is not PinCheck.WRONG)
         if checked is PinCheck.WRONG:
             session.refuted = session.person is not None
             return await self._ask(session)
-        session.duress = session.duress or checked is PinCheck.DURESS
+        if checked is PinCheck.DURESS:
+            await self._duress(session, subject)
         session.factors.add(Factor.PIN)
         return await self._ask(session)
 
@@ -274,37 +292,44 @@ class Entry:
         device, claimed = session.point.fingerprint, session.person.subject_id if session.person else None
         if device is None or not self._sensing.allowed(device, Factor.FINGER, session.purpose, claimed):
             return await self._unavailable(session)
-        if self._stand(session, self._place(session, Factor.FINGER)) is not Stand.FREE:
-            return await self._ask(session, place=self._place(session, Factor.FINGER))
-        touch = await self._sensing.touch(device, Subject(session.purpose, claimed), started_by=session.started_by)
-        if isinstance(touch.outcome, Match):
-            duress = await self._credentials.duress_finger(touch.outcome.subject_id)
-            session.duress = session.duress or (duress is not None and touch.position == duress)
+        place = self._place(session, Factor.FINGER)
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
+        with self._comparing(place):
+            touch = await self._sensing.touch(device, Subject(session.purpose, claimed), started_by=session.started_by)
+            if isinstance(touch.outcome, Match):
+                duress = await self._credentials.duress_finger(touch.outcome.subject_id)
+                if duress is not None and touch.position == duress:
+                    await self._duress(session, touch.outcome.subject_id)
         return await self._identified(session, touch.outcome, Factor.FINGER)
 
     async def _face(self, session: Session) -> bool:
         device, claimed = session.point.camera, session.person.subject_id if session.person else None
         if device is None or not self._sensing.allowed(device, Factor.FACE, session.purpose, claimed):
             return await self._unavailable(session)
-        if self._stand(session, self._place(session, Factor.FACE)) is not Stand.FREE:
-            return await self._ask(session, place=self._place(session, Factor.FACE))
+        place = self._place(session, Factor.FACE)
+        stand = self._stand(session, place)
+        if stand is not Stand.FREE:
+            return await self._ask(session, stand=stand)
 
         async def hint(what: SampleFault | Turn) -> None:
             await self._conclusion.show(session.point, TOLD.get(what, Feedback.LOOK_AGAIN))
 
-        outcome = await self._sensing.look(
-            device,
-            Subject(session.purpose, claimed),
-            challenge=session.door is not None and session.door.challenge,
-            ends_at=session.ends_at,
-            started_by=session.started_by,
-            hint=hint,
-        )
+        with self._comparing(place):
+            outcome = await self._sensing.look(
+                device,
+                Subject(session.purpose, claimed),
+                challenge=session.door is not None and session.door.challenge,
+                ends_at=session.ends_at,
+                started_by=session.started_by,
+                hint=hint,
+            )
         return await self._identified(session, outcome, Factor.FACE)
 
     async def _identified(self, session: Session, outcome: Outcome, factor: Factor) -> bool:
         session.pad = outcome.pad if outcome.pad is not PadState.NONE else session.pad
-        if isinstance(outcome, NoMatch) and outcome.reason in (NoMatchReason.SEALED, NoMatchReason.EMPTY_GALLERY):
+        if isinstance(outcome, NoMatch) and outcome.reason in UNUSABLE:
             return await self._unavailable(session)
         if isinstance(outcome, NoMatch) and outcome.fault not in (None, SampleFault.CHALLENGE_FAILED):
             await self._conclusion.show(session.point, Feedback.LOOK_AGAIN)  # nobody was compared: no attempt
@@ -319,6 +344,10 @@ class Entry:
             session.refuted = session.person is not None
         return await self._ask(session)
 
+    async def _duress(self, session: Session, subject: SubjectId | None) -> None:
+        if not session.duress:  # one alarm for one person under duress, by however many factors
+            await self._conclusion.duress(session, subject)
+
     # Attempts
 
     def _place(self, session: Session, factor: Factor) -> str:
@@ -327,21 +356,32 @@ class Entry:
 
     def _tried(self, session: Session, place: str, *, ok: bool, forgiving: bool = False) -> None:
         """`forgiving`: strangers' cards make a reader wait, and never switch it off for everybody."""
-        attempts = session.places.get(place, self._presence.attempts(place))
+        attempts = self._presence.attempts(place)
         after = attempts.succeeded() if ok else attempts.failed(self._now())
         session.places[place] = Attempts(after.in_a_row, 0, after.last) if forgiving else after
+        self._presence.set_attempts(place, session.places[place])
+
+    @contextlib.contextmanager
+    def _comparing(self, place: str) -> Iterator[None]:
+        """Until `_tried` counts the result, which follows without waiting for anything."""
+        self._running[place] += 1
+        try:
+            yield
+        finally:
+            self._running[place] -= 1
+            if not self._running[place]:
+                del self._running[place]
 
     def _stand(self, session: Session, place: str) -> Stand:
         pad = session.door is not None and session.door.challenge
-        return self._presence.attempts(place).stand(self._now(), pad=pad)
+        return self._presence.attempts(place).stand(self._now(), pad=pad, running=self._running[place])
 
     # Decision
 
-    async def _ask(self, session: Session, *, place: str | None = None) -> bool:
-        """Put the session before the rules. `place` is where an attempt was not even made."""
+    async def _ask(self, session: Session, *, stand: Stand = Stand.FREE) -> bool:
+        """Put the session before the rules. `stand` is what an attempt met that was not even made."""
         rules, now = self._rules(), self._now()
         factors = frozenset(session.factors)
-        stands = [self._stand(session, p) for p in ([place] if place else session.places)]
         request = Request(
             door=session.door.name if session.door else "",
             direction=session.point.direction,
@@ -349,7 +389,7 @@ class Entry:
             factors=factors,
             pad=session.pad,
             consented=self._conclusion.consented(session.person, session.purpose, factors),
-            stand=max(stands, key=list(Stand).index, default=Stand.FREE),
+            stand=stand,
             refuted=session.refuted,
             duress=session.duress,
         )
@@ -363,13 +403,14 @@ class Entry:
             decision = decide(request, rules, self._presence, now)
         if isinstance(decision, Granted):
             await self._conclusion.grant(session, decision, rules, now)
-            return True
+            if session.door is None or not session.door.attendance or not decision.missing:
+                return True
+            return await self._ask_for(session, decision.missing)  # the door is open, and the punch is still to come
         if decision is None:
             return True
         if decision.reason is Reason.FACTOR_NEEDED:
             session.open_question = decision
-            await self._conclusion.show(session.point, Feedback.WAIT)
-            return await self._face(session) if self._wants_face(session, decision) else False
+            return await self._ask_for(session, decision.missing)
         if decision.reason is Reason.SECOND_PERSON and session.person:
             self._presence.wait_for_second(decision.door, session.person.subject_id, now, request.direction)
             await self._conclusion.deny(session, decision, show=Feedback.WAIT)
@@ -377,11 +418,15 @@ class Entry:
         await self._conclusion.deny(session, decision)
         return True
 
-    def _wants_face(self, session: Session, question: Denied) -> bool:
+    async def _ask_for(self, session: Session, missing: Sequence[frozenset[Factor]]) -> bool:
+        await self._conclusion.show(session.point, Feedback.WAIT)
+        return await self._face(session) if self._wants_face(session, missing) else False
+
+    def _wants_face(self, session: Session, missing: Sequence[frozenset[Factor]]) -> bool:
         """Is a face what is missing, and may it be asked of this person?"""
         if session.point.camera is None or session.person is None:
             return False
-        wanted = any(Factor.FACE in rest for rest in question.missing)
+        wanted = any(Factor.FACE in rest for rest in missing)
         subject = session.person.subject_id
         return wanted and self._sensing.allowed(session.point.camera, Factor.FACE, session.purpose, subject)
 

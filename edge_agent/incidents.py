@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_agent.audit import AuditLog, Entry
 from edge_agent.biometrics.in_use import Biometrics
-from edge_agent.config import ModalitySwitch, SiteConfig
+from edge_agent.config import SiteConfig
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database, utc_text
 from edge_agent.delivery.event import Event, append
@@ -155,11 +155,14 @@ class Incidents:
         off = {name: switch.model_copy(update={"enabled": False}) for name, switch in site.modalities.items()}
         # Written down first: a crash in between leaves switches that `thaw` can put back, never ones nobody knows.
         frozen = await self._step(identity, actor, "freeze", "switches = coalesce(switches, ?)", json.dumps(switches))
-        await self._apply(site.model_copy(update={"modalities": off}), actor, f"incident {identity}: capture frozen")
+        await self._apply(site.model_copy(update={"modalities": off}), actor, _frozen_for(identity))
         return frozen
 
     async def thaw(self, identity: str, *, actor: str) -> Incident:
-        """The switches as they were when this incident froze them. Raises KeyError, ValueError if it did not."""
+        """What this incident switched off is on again, unless the enterprise has moved that switch since.
+
+        Raises KeyError, ValueError if it froze nothing.
+        """
 
         def read(connection: sqlite3.Connection) -> str | None:
             _read(connection, "id", identity)
@@ -171,10 +174,19 @@ class Incidents:
         kept = await self._database.read(read)
         if kept is None:
             raise ValueError("this incident froze nothing")
+        reason, back = _frozen_for(identity), f"incident {identity}: capture back"
+        since = [document["modalities"] for document in await self._configuration.documents_since(reason, after=back)]
+        on = {
+            name
+            for name, switch in json.loads(kept).items()
+            if switch["enabled"] and since and all(name in then and not then[name]["enabled"] for then in since)
+        }
         site = self._configuration.site
-        before = {name: ModalitySwitch.model_validate(switch) for name, switch in json.loads(kept).items()}
-        document = site.model_dump() | {"modalities": before}
-        await self._apply(SiteConfig.model_validate(document), actor, f"incident {identity}: capture back")
+        switches = {
+            name: switch.model_copy(update={"enabled": True}) if name in on else switch
+            for name, switch in site.modalities.items()
+        }
+        await self._apply(site.model_copy(update={"modalities": switches}), actor, back)
         return await self._step(identity, actor, "thaw", "switches = ?", None)
 
     async def exchange(self, identity: str, *, actor: str) -> Incident:
@@ -287,6 +299,11 @@ class Incidents:
 
     def _count(self, connection: sqlite3.Connection) -> None:
         (self.open_count,) = connection.execute("SELECT count(*) FROM incidents WHERE closed_at IS NULL").fetchone()
+
+
+def _frozen_for(identity: str) -> str:
+    """The reason of the configuration version that froze capture, by which `thaw` finds it."""
+    return f"incident {identity}: capture frozen"
 
 
 def _read(connection: sqlite3.Connection, column: str, value: str) -> Incident:

@@ -1,7 +1,8 @@
 """Opening a camera or a fingerprint sensor for one session, and making an outcome of what it sees.
 
-Switch, terms and consent are asked before a sensor opens, and each opening is written down before it happens. Frames
-and images live until they were looked at and are overwritten then; nothing is written anywhere.
+Switch, terms and consent are asked before a sensor opens and again at every look through it: once they no longer hold,
+it closes, and what it gave last is not looked at. Each opening is written down before it happens. Frames and images
+live until they were looked at and are overwritten then; nothing is written anywhere.
 
 Waiting for a face close to the camera detects faces and compares none: a session begins with somebody who stands there.
 """
@@ -150,6 +151,8 @@ class Sensing:
                 return Touch(NoMatch(NoMatchReason.SAMPLE, fault=SampleFault.SMALL_AREA))
         dpi = float(getattr(reader, "dpi", DEFAULT_DPI))
         try:
+            if not self.allowed(device, Factor.FINGER, whom.purpose, whom.claimed):
+                return Touch(NoMatch(NoMatchReason.NOT_ALLOWED))
             sample = await asyncio.to_thread(self.identification.finger_sample, image, dpi=dpi)
         finally:
             overwrite(image)
@@ -176,7 +179,7 @@ class Sensing:
         async with self._open(device, Modality.FACE, whom.purpose, started_by), camera.frames() as frames:
             try:
                 async with asyncio.timeout(max(0.0, ends_at - self._monotonic())):
-                    return await self._watch(camera, frames, whom, liveness, hint)
+                    return await self._watch(device, camera, frames, whom, liveness, hint)
             except TimeoutError:
                 begun = liveness is not None and liveness.first is not None and not liveness.passed
                 return NoMatch(
@@ -185,6 +188,7 @@ class Sensing:
 
     async def _watch(
         self,
+        device: str,
         camera: Camera,
         frames: AsyncIterator[VideoFrame],
         whom: Subject,
@@ -195,6 +199,8 @@ class Sensing:
         async for frame in frames:
             pixels = own_pixels(camera, frame)
             try:
+                if not self.allowed(device, Factor.FACE, whom.purpose, whom.claimed):
+                    return NoMatch(NoMatchReason.NOT_ALLOWED)
                 if liveness is not None and not liveness.passed:
                     await self._challenge(pixels, whom, liveness, hint)
                     if liveness.failed:
@@ -247,7 +253,7 @@ class Sensing:
     async def close_face(self, device: str, purpose: Purpose, *, gone_first: bool) -> bool:
         """True when somebody stands before the camera; `gone_first`: somebody else, or again.
 
-        Compares nobody. False if the camera has no more frames. Raises DeviceError.
+        Compares nobody. False if the camera has no more frames, or may no longer be open. Raises DeviceError.
         """
         camera, engine = self._driver(device), self.identification.face
         if engine is None or not isinstance(camera, Camera):
@@ -260,6 +266,8 @@ class Sensing:
                 try:
                     if self._monotonic() - looked < WATCH_EVERY_S:
                         continue
+                    if not self.allowed(device, Factor.FACE, purpose, None):
+                        return False
                     looked = self._monotonic()
                     faces = await asyncio.to_thread(engine.detect, pixels)
                 finally:

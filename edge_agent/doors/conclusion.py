@@ -1,12 +1,14 @@
 """How a session ends: in one transaction what happened, then the relay, then what the person is shown.
 
 Nothing opens before its event is durable; what the rules remember is taken back if the event could not be written.
+A duress alarm alone does not wait for the end: it is raised when duress is recognised, whatever follows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,7 +43,7 @@ from edge_agent.matching.outcomes import PadState
 from edge_agent.policy.access import Denied, Granted, Person, remote_open
 from edge_agent.policy.attempts import LIMITS, Attempts
 from edge_agent.policy.rules import BIOMETRIC, Door, Factor, Point, Rules
-from templates_store.template import Purpose
+from templates_store.template import Purpose, SubjectId
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Session:
     key: PunchState | None = None
     number: bool = False  # a number was entered and a PIN is awaited
     open_question: Denied | None = None  # what is still missing
-    places: dict[str, Attempts] = field(default_factory=dict)  # attempts as they are after this session
+    places: dict[str, Attempts] = field(default_factory=dict)  # attempts as its own left them
 
     @property
     def purpose(self) -> Purpose:
@@ -99,16 +101,17 @@ class Conclusion:
     async def grant(self, session: Session, granted: Granted, rules: Rules, now: datetime) -> None:
         door = rules.doors[granted.door]
         source = self._source(door.device)
-        undo = [self._presence.reserve(granted, rules, opener=bool(session.person and session.person.opener))]
+        person = session.person if granted.subject_id is not None else None  # else the door let anybody in
+        undo = [self._presence.reserve(granted, rules, opener=person is not None and person.opener)]
         events = [granted_event(granted, session.point, source, now)]
         rows = [self._presence.grant_rows(granted)]
-        if door.attendance and session.person and self._may_punch(session):
+        if door.attendance and person and self._may_punch(session, person):
             state = door_state(granted.direction)
-            events.append(self._punched(session, session.person, state, source, now))
-            undo.append(self._presence.punched(session.person.subject_id, state, now))
-            rows.append(self._presence.punch_rows(session.person.subject_id))
+            events.append(self._punched(session, person, state, source, now))
+            undo.append(self._presence.punched(person.subject_id, state, now))
+            rows.append(self._presence.punch_rows(person.subject_id))
         try:
-            await self._store(session, events, rows, granted.nonce, source, now)
+            await self._store(session, events, rows, source, now)
         except BaseException:
             for step in reversed(undo):
                 step()
@@ -119,11 +122,11 @@ class Conclusion:
             log.warning("door_not_opened door=%s code=%s", exc.door, exc.code)
             undo[0]()  # nobody went in: anti-passback must not hold it against them
             await self._not_opened(not_opened_event(granted, exc.code, source, self._now()), granted)
-            await self._end(session, Feedback.DENIED, exc.code)
+            await self._end(session, Feedback.DENIED, exc.code, person=person)
             return
         if granted.unlock_until is not None:
             await self._doors.tell_mode(granted.door)
-        await self._end(session, Feedback.GRANTED, "")
+        await self._end(session, Feedback.GRANTED, "", person=person)
 
     async def _not_opened(self, event: Event, granted: Granted) -> None:
         rows = self._presence.grant_rows(granted)
@@ -134,12 +137,10 @@ class Conclusion:
 
         await self._database.write(work)
 
-    def _may_punch(self, session: Session) -> bool:
+    def _may_punch(self, session: Session, person: Person) -> bool:
         """An entry by face or finger is a punch only where the person consented to that too."""
-        if session.person is None:
-            return False
         shown = frozenset(session.factors) & BIOMETRIC.keys()
-        return self.consented(session.person, Purpose.ATTENDANCE, shown) == shown
+        return self.consented(person, Purpose.ATTENDANCE, shown) == shown
 
     def consented(self, person: Person | None, purpose: Purpose, factors: frozenset[Factor]) -> frozenset[Factor]:
         return self._sensing.consented(person.subject_id, purpose, factors) if person else frozenset()
@@ -158,11 +159,11 @@ class Conclusion:
         undo = self._presence.punched(person.subject_id, state, now)
         try:
             rows = [self._presence.punch_rows(person.subject_id)]
-            await self._store(session, [event], rows, event.id, source, now)
+            await self._store(session, [event], rows, source, now)
         except BaseException:
             undo()
             raise
-        await self._end(session, Feedback.GRANTED, "")
+        await self._end(session, Feedback.GRANTED, "", person=person)
 
     def _punched(self, session: Session, person: Person, state: PunchState, source: Source, now: datetime) -> Event:
         return punch_event(
@@ -171,32 +172,36 @@ class Conclusion:
 
     async def deny(self, session: Session, denied: Denied | str, *, show: Feedback = Feedback.DENIED) -> None:
         now = self._now()
-        device = session.point.reader or session.point.fingerprint or session.point.camera or ""
-        source = self._source(session.door.device if session.door else device)
+        source = self._source_of(session)
         event = denied_event(denied, session.point, source, now, pad=session.pad, factors=frozenset(session.factors))
-        await self._store(session, [event], [], event.id, source, now)
-        await self._end(session, show, told_reason(denied.reason if isinstance(denied, Denied) else denied))
+        await self._store(session, [event], [], source, now)
+        reason = told_reason(denied.reason if isinstance(denied, Denied) else denied)
+        await self._end(session, show, reason, person=session.person if reason != ANOTHER_FACTOR else None)
+
+    async def duress(self, session: Session, subject: SubjectId | None) -> None:
+        """The silent alarm, before anybody at the door can end the session or step in between."""
+        session.duress = True
+        now, door = self._now(), session.door.name if session.door else None
+        event = duress_event(secrets.token_hex(8), door, self._source_of(session), subject, now)
+        alarm = Alarm(AlarmKind.DURESS, door or session.point.name, now, event.id, silent=True)
+        await self._database.write(lambda c: raise_alarm(c, alarm, event, now=now))
+
+    def _source_of(self, session: Session) -> Source:
+        device = session.point.reader or session.point.fingerprint or session.point.camera or ""
+        return self._source(session.door.device if session.door else device)
 
     async def _store(
         self,
         session: Session,
         events: list[Event],
         rows: list[Write],
-        identity: str,
         source: Source,
         now: datetime,
     ) -> None:
         """Everything a session leaves behind, in one transaction."""
-        for place, attempts in session.places.items():
-            self._presence.set_attempts(place, attempts)
         rows = rows + [self._presence.attempts_row(place) for place in session.places]
         alarms, calmed = self._too_many(session, source, now)
         session.places = {}
-        if session.duress:
-            door = session.door.name if session.door else None
-            subject = session.person.subject_id if session.person else None
-            event = duress_event(identity, door, source, subject, now)
-            alarms.append((Alarm(AlarmKind.DURESS, door or session.point.name, now, event.id, silent=True), event))
 
         def work(connection: sqlite3.Connection) -> None:
             append(connection, [with_user_id(connection, event) for event in events], now=now)
@@ -220,7 +225,7 @@ class Conclusion:
                 raised.append((Alarm(AlarmKind.ATTEMPTS, place, now, event.id), event))
         return raised, [place for place, attempts in session.places.items() if attempts == Attempts()]
 
-    async def _end(self, session: Session, show: Feedback, reason: str) -> None:
+    async def _end(self, session: Session, show: Feedback, reason: str, *, person: Person | None) -> None:
         await self.show(session.point, show)
         if self._watch is not None:
             self._watch(
@@ -229,7 +234,7 @@ class Conclusion:
                     session.door.name if session.door else None,
                     self._now(),
                     show is Feedback.GRANTED,
-                    session.person.subject_id if session.person and reason != ANOTHER_FACTOR else None,
+                    person.subject_id if person else None,
                     reason,
                     frozenset(session.factors),
                     session.pad,

@@ -47,6 +47,7 @@ NO_MATCH = {
     NoMatchReason.AMBIGUOUS: Advice("Two people look too much alike to decide", "两名人员过于相似，无法判定"),
     NoMatchReason.EMPTY_GALLERY: Advice("Nobody is enrolled yet", "尚无已登记人员"),
     NoMatchReason.SEALED: Advice("The template store is locked", "模板库已锁定"),
+    NoMatchReason.NOT_ALLOWED: Advice("This modality may not be used now", "目前不得使用此识别方式"),
     NoMatchReason.SAMPLE: Advice("The sample cannot be used", "样本无法使用"),
 }
 

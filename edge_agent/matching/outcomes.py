@@ -120,6 +120,7 @@ class NoMatchReason(StrEnum):
     AMBIGUOUS = "ambiguous"  # the second person is too close
     EMPTY_GALLERY = "empty_gallery"
     SEALED = "sealed"
+    NOT_ALLOWED = "not_allowed"  # a switch, the terms or a consent ended while the sensor was open
     SAMPLE = "sample"
 
 

@@ -5,6 +5,9 @@ answered with the same reason, and so that nobody learns from an answer what an 
 door mode, attempts, unknown, not verified, validity, consent, privilege, schedule, factors, liveness, anti-passback,
 occupancy, first card, interlock, second person.
 
+A door that stands open to everybody refuses nobody, and the passage is a certain person's only if they have shown what
+is asked of them at other times. Otherwise it is nobody's: somebody else's number and a wrong PIN move and clock nobody.
+
 Python cannot make a value unforgeable. What is done: the constructor wants a key that never leaves this module, the
 class cannot be extended, replaced, pickled or copied with other fields, and a seal over all fields is checked, with the
 age, before a relay moves.
@@ -16,7 +19,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NoReturn, Protocol
@@ -130,6 +133,7 @@ class Granted:
     companion: SubjectId | None  # the first of two
     unlock_until: datetime | None  # office mode: keep unlocked
     actor: str  # the operator of a remote opening
+    missing: tuple[frozenset[Factor], ...]  # at an unlocked door: what would make the passage this person's
     nonce: str
     key: InitVar[object]
     seal: bytes = field(init=False, repr=False)
@@ -177,6 +181,7 @@ def _seal(granted: Granted) -> bytes:
             granted.companion or "",
             granted.unlock_until.isoformat() if granted.unlock_until else "",
             granted.actor,
+            "|".join(",".join(sorted(rest)) for rest in granted.missing),
             granted.nonce,
         )
     )
@@ -206,13 +211,13 @@ def decide(request: Request, rules: Rules, presence: Presence, now: datetime) ->
     person = request.person
     mode = mode_of(door, rules, presence, now)
     if mode is DoorMode.EVACUATION:
-        return _granted(request, now, basis=Basis.EVACUATION)
+        return _open_to_all(request, door, rules, now, basis=Basis.EVACUATION)
     if mode is DoorMode.LOCKED:
         return _denied(request, Reason.LOCKED)
     if mode is DoorMode.LOCKDOWN and not (person and person.passes_lockdown):
         return _denied(request, Reason.LOCKDOWN)
     if mode is DoorMode.UNLOCKED:
-        return _granted(request, now, basis=Basis.UNLOCKED)
+        return _open_to_all(request, door, rules, now, basis=Basis.UNLOCKED)
     if request.stand is not Stand.FREE:
         return _denied(request, Reason.TRY_LATER if request.stand is Stand.WAIT else Reason.FACTOR_DISABLED)
     if person is None:
@@ -223,9 +228,23 @@ def decide(request: Request, rules: Rules, presence: Presence, now: datetime) ->
     missing = missing_factors(rules.verify(door, now), request.factors)
     if missing:
         return _denied(request, Reason.FACTOR_NEEDED, missing=missing)
-    if door.challenge and Factor.FACE in request.factors and request.pad not in (PadState.ACTIVE, PadState.TERMINAL):
+    if _unchallenged(request, door):
         return _denied(request, Reason.CHALLENGE_NEEDED)
     return _door_state(request, person, door, rules, presence, now)
+
+
+def _open_to_all(request: Request, door: Door, rules: Rules, now: datetime, *, basis: Basis) -> Granted:
+    person, missing = request.person, missing_factors(rules.verify(door, now), request.factors)
+    known = person is not None and request.stand is Stand.FREE and _person_fault(person, request, now) is None
+    if known and not missing and not _unchallenged(request, door):
+        return _granted(request, now, basis=basis)
+    anonymous = replace(request, person=None, factors=frozenset(), pad=PadState.NONE)
+    return _granted(anonymous, now, basis=basis, missing=missing if known and basis is Basis.UNLOCKED else ())
+
+
+def _unchallenged(request: Request, door: Door) -> bool:
+    alive = request.pad in (PadState.ACTIVE, PadState.TERMINAL)
+    return door.challenge and Factor.FACE in request.factors and not alive
 
 
 def _door_state(
@@ -358,6 +377,7 @@ def _granted(
     companion: SubjectId | None = None,
     unlock_until: datetime | None = None,
     actor: str = "",
+    missing: tuple[frozenset[Factor], ...] = (),
 ) -> Granted:
     return Granted(
         door=request.door,
@@ -372,6 +392,7 @@ def _granted(
         companion=companion,
         unlock_until=unlock_until,
         actor=actor,
+        missing=missing,
         nonce=secrets.token_hex(8),
         key=_KEY,
     )

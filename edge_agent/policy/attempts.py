@@ -2,6 +2,9 @@
 
 Figures from NIST SP 800-63B-4 (draft), 5.2.3: at most 5 failures in a row, 10 where presentation attacks are
 detected, then a delay of at least 30 s; at 50 (100) in all the factor is disabled until a person resets it.
+
+Only an attempt that meets `Stand.FREE` is made and counted. So the delay runs from the moment the row was filled, and
+whoever goes on trying neither ends it nor keeps it up.
 """
 
 from __future__ import annotations
@@ -54,11 +57,17 @@ class Attempts:
         """A success ends the row and clears the count: the person behind it has been shown to be right."""
         return Attempts()
 
-    def stand(self, now: datetime, *, limits: Limits = LIMITS, pad: bool = False) -> Stand:
-        """Each full row of failures earns one delay; a clock set back does not shorten it."""
-        if self.in_all >= (limits.in_all_with_pad if pad else limits.in_all):
+    def stand(self, now: datetime, *, limits: Limits = LIMITS, pad: bool = False, running: int = 0) -> Stand:
+        """Each full row of failures earns one delay; a clock set back does not shorten it.
+
+        `running` attempts are being compared at this moment: as many may fail before this one is.
+        """
+        most = limits.in_all_with_pad if pad else limits.in_all
+        if self.in_all >= most:
             return Stand.DISABLED
         row = limits.in_a_row_with_pad if pad else limits.in_a_row
+        if running and (self.in_a_row % row + running >= row or self.in_all + running >= most):
+            return Stand.WAIT
         if self.in_a_row and self.in_a_row % row == 0 and self.last is not None and now < self.last + limits.delay:
             return Stand.WAIT
         return Stand.FREE

@@ -92,6 +92,44 @@ async def test_freezing_stops_every_modality_and_thawing_brings_back_what_was_on
         await incidents.thaw(opened.id, actor="lin")
 
 
+async def switched(whole: Whole, modality: Modality, **changes: object) -> None:
+    agent = whole.agent
+    modalities = agent.site.modalities | {modality: agent.site.modalities[modality].model_copy(update=changes)}
+    site = agent.site.model_copy(update={"modalities": modalities})
+    await agent.configuration.apply(site, actor="lin", reason="change modalities", now=agent.clock())
+
+
+async def test_thawing_leaves_alone_what_the_enterprise_switched_since(whole: Whole) -> None:
+    agent, incidents = whole.agent, whole.agent.incidents
+    on = {modality: ModalitySwitch(enabled=True) for modality in (Modality.FACE, Modality.FINGERPRINT, Modality.IRIS)}
+    site = agent.site.model_copy(update={"modalities": on})
+    await agent.configuration.apply(site, actor="lin", reason="t", now=agent.clock())
+    opened = await incidents.open(IncidentKind.LOSS, actor="lin")
+    await incidents.freeze(opened.id, actor="lin")
+    await switched(whole, Modality.FACE, enabled=True)
+    await switched(whole, Modality.FACE, enabled=False)  # and off it stays
+    await switched(whole, Modality.FINGERPRINT, target_fpir=0.0005)
+    fewer = {modality: switch for modality, switch in agent.site.modalities.items() if modality is not Modality.IRIS}
+    site = agent.site.model_copy(update={"modalities": fewer})
+    await agent.configuration.apply(site, actor="lin", reason="t", now=agent.clock())
+    await incidents.thaw(opened.id, actor="lin")
+    assert agent.site.modalities == {
+        Modality.FACE: ModalitySwitch(enabled=False),
+        Modality.FINGERPRINT: ModalitySwitch(enabled=True, target_fpir=0.0005),
+    }
+
+
+async def test_an_incident_may_freeze_and_thaw_more_than_once(whole: Whole) -> None:
+    await with_faces(whole)
+    incidents = whole.agent.incidents
+    opened = await incidents.open(IncidentKind.LOSS, actor="lin")
+    for _ in range(2):
+        await incidents.freeze(opened.id, actor="lin")
+        assert whole.agent.biometrics.terms().switched_on == frozenset()
+        await incidents.thaw(opened.id, actor="lin")
+        assert whole.agent.biometrics.terms().switched_on == {Modality.FACE}
+
+
 async def test_exchanging_ends_every_session_and_token_and_makes_new_keys(whole: Whole) -> None:
     browser = await whole.browser("admin")
     before = (await browser.get("/api/v1/keys")).json()["kek"]

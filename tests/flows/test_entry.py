@@ -6,10 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from device_drivers import devices
 from device_drivers.devices import Feedback
+from device_drivers.events import KeysPressed
+from edge_agent import entry
 from edge_agent.biometrics import sensing
 from edge_agent.doors.control import alarms
 from edge_agent.doors.presence import Order, Presence
@@ -17,7 +21,7 @@ from edge_agent.matching.face import FaceSample
 from edge_agent.matching.outcomes import PadState, Refused
 from edge_agent.matching.pad import PadResult, Turn, TurnChallenge
 from edge_agent.matching.quality import Face
-from edge_agent.people.credentials import Rights
+from edge_agent.people.credentials import PinCheck, Rights
 from edge_agent.policy.attempts import Attempts
 from edge_agent.policy.rules import DoorMode, Factor
 from templates_store.template import Modality, Purpose, SubjectId
@@ -194,6 +198,51 @@ async def test_after_five_wrong_pins_the_right_one_waits_half_a_minute(tmp_path:
         assert [a.cleared_at for a in await s.database.read(alarms)] == [s.clock.now()]
 
 
+async def test_strangers_cards_make_the_reader_wait_half_a_minute_and_no_longer_however_many_follow(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        reasons = []
+        for n in range(12):
+            await s.card(str(900000 + n))
+            reasons.append((await s.passage()).reason)
+        assert reasons == ["unknown"] * 5 + ["try_later"] * 7
+        s.clock.move(seconds=29)
+        await s.card("1111")
+        assert (await s.passage()).reason == "try_later"
+        assert s.panel.opened == []
+        s.clock.move(seconds=1)
+        await s.card("1111")
+        assert (await s.passage()).granted
+
+
+async def test_guesses_at_several_points_at_once_are_no_more_than_guesses_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**RULES["points"][0], "name": "side", "reader": "other", "camera": None, "fingerprint": None}
+    rules = {**with_door(verify=[["pin"]]), "points": [RULES["points"][0], other]}
+    async with site(tmp_path, rules) as s:
+        ann = await s.add("ann", number="42", pin="4711")
+        s.presence.set_attempts("person:ann/pin", Attempts(4, 4, s.clock.now()))
+        compared, known = asyncio.Event(), asyncio.Event()
+        check = s.credentials.check_pin
+
+        async def slow(subject: SubjectId | None, digits: str) -> PinCheck:
+            compared.set()
+            await known.wait()
+            return await check(subject, digits)
+
+        monkeypatch.setattr(s.credentials, "check_pin", slow)
+        await s.keys("42*9999")
+        await compared.wait()
+        await s.entry.take("other", [KeysPressed("other", 1, "42*4711")])
+        assert (await s.passage()).reason == "try_later"
+        known.set()
+        assert (await s.passage()).reason == "not_verified"
+        assert s.presence.attempts(f"person:{ann}/pin").in_a_row == 5
+
+
 @pytest.mark.parametrize(
     "keys", ["42*' OR '1'='1", "' OR 1=1 --*4711", "42*" + "9" * 500, "42*4711; DROP TABLE pins", "*", "42*"]
 )
@@ -225,6 +274,26 @@ async def test_duress_opens_as_always_and_raises_one_silent_alarm(tmp_path: Path
         assert len(await s.events("door.duress")) == 1
         rows = await s.database.read(lambda c: c.execute("SELECT kind, place, silent FROM alarms").fetchall())
         assert rows == [("duress", "front", 1)]
+
+
+@pytest.mark.parametrize("other", ["", "2222", "999"])
+async def test_a_duress_pin_raises_one_alarm_whoever_steps_up_before_the_session_ends(
+    tmp_path: Path, other: str
+) -> None:
+    async with site(tmp_path, with_door(verify=[["card", "pin", "finger"]])) as s:
+        ann = await s.add("ann", card="1111", pin="4711")
+        await s.add("bob", card="2222")
+        await s.credentials.set_duress_pin(ann, "4712")
+        await s.card("1111")
+        assert await s.shown() is Feedback.WAIT
+        await s.keys("4712")
+        assert await s.shown() is Feedback.WAIT
+        [told] = await s.events("door.duress")
+        assert (told.event.subject, told.event.data["door"]) == ("ann", "front")
+        await s.card(other or "1111")
+        assert await s.shown() is (Feedback.DENIED if other == "999" else Feedback.WAIT)
+        assert [(alarm.kind, alarm.silent) for alarm in await s.database.read(alarms)] == [("duress", True)]
+        assert len(await s.events("door.duress")) == 1
 
 
 async def test_a_duress_finger_opens_silently(tmp_path: Path) -> None:
@@ -401,6 +470,38 @@ async def test_office_hours_begin_with_an_opener_and_are_told_to_the_controller(
         assert (await s.passage()).granted
 
 
+async def test_a_wrong_pin_at_an_unlocked_door_passes_nobody_in_particular_and_punches_nobody(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(attendance=True, verify=[["pin"]])) as s:
+        ann = await s.add("ann", number="42", pin="4711", rights=Rights(groups=("staff",), opener=True))
+        await s.doors.order("front", Order(DoorMode.UNLOCKED, None, "li"), actor="li")
+        await s.keys("42*0000")
+        passage = await s.passage()
+        assert (passage.granted, passage.subject_id) == (True, None)
+        [told] = await s.events("access.")
+        assert (told.event.type, told.event.subject, told.event.data["known"]) == ("access.granted", None, False)
+        assert await s.events("attendance.") == []
+        assert (s.presence.whereabouts(ann), s.presence.last_punch(ann)) == (None, None)
+        assert s.presence.last_opener("front") is None
+        await s.keys("42*4711")
+        assert (await s.passage()).subject_id == "ann"
+        assert s.presence.last_punch(ann) is not None
+
+
+async def test_an_unlocked_door_opens_at_once_and_asks_on_for_what_makes_it_a_punch(tmp_path: Path) -> None:
+    async with site(tmp_path, with_door(attendance=True, verify=[["card", "pin"]])) as s:
+        ann = await s.add("ann", card="1111", pin="4711")
+        await s.doors.order("front", Order(DoorMode.UNLOCKED, None, "li"), actor="li")
+        await s.card("1111")
+        assert (await s.passage()).subject_id is None
+        assert [await s.shown() for _ in range(2)] == [Feedback.GRANTED, Feedback.WAIT]
+        assert s.presence.last_punch(ann) is None
+        await s.keys("4711")
+        assert (await s.passage()).subject_id == "ann"
+        assert await s.shown() is Feedback.GRANTED
+        [punch] = await s.events("attendance.punch")
+        assert (punch.event.subject, punch.event.data["factors"]) == ("ann", ["card", "pin"])
+
+
 async def test_a_camera_that_breaks_leaves_the_card(tmp_path: Path) -> None:
     async with site(tmp_path) as s:
         await s.add("ann", card="1111")
@@ -483,6 +584,70 @@ async def test_nobody_is_compared_while_the_camera_waits_for_somebody_close(tmp_
         assert await asyncio.wait_for(watching, 10)
         assert compared == []
         assert not any(frame.any() for frame in s.camera.given)
+
+
+async def test_a_camera_that_waits_for_somebody_close_is_closed_at_the_enterprises_switch(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        s.enrol_face("ann", 7)
+        seen: list[object] = []
+        face = s.sensing.identification.face
+        assert face is not None
+        face.detect = lambda frame: seen.append(frame) or []  # type: ignore[func-returns-value, method-assign, assignment]
+        watching = asyncio.create_task(s.sensing.close_face("camera", Purpose.ACCESS, gone_first=False))
+        s.camera.before_frame = lambda: s.switched_off.add(("camera", Modality.FACE))
+        s.camera.show(7)
+        assert await asyncio.wait_for(watching, 10) is False
+        assert not s.camera.open
+        assert seen == []
+        assert not s.camera.given[0].any()
+
+
+async def test_the_camera_waits_for_somebody_close_again_once_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "CAMERA_RETRY_S", 0.01)
+    async with site(tmp_path, WATCHED) as s:
+        await s.add("ann", card="1111")
+        s.enrol_face("ann", 7)
+        s.switched_off.add(("camera", Modality.FACE))
+        await s.card("1111")
+        assert (await s.passage()).factors == {Factor.CARD}
+        assert s.camera.openings == 0
+        s.switched_off.clear()
+        s.camera.before_frame = lambda: s.clock.move(seconds=0.4)
+        s.camera.show(0, 7, 7, 7)
+        assert (await s.passage()).factors == {Factor.FACE}
+
+
+async def test_a_look_ends_at_the_enterprises_switch_and_another_factor_is_asked_for(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_face("ann", 7)
+        s.camera.before_frame = lambda: s.switched_off.add(("camera", Modality.FACE))
+        s.camera.show(7)
+        s.entry.look("gate")
+        assert (await s.passage()).reason == "another_factor"
+        assert not s.camera.open
+        assert not s.camera.given[0].any()
+        assert s.presence.places_with_failures() == {}
+
+
+async def test_a_finger_that_comes_after_the_enterprises_switch_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        s.enrol_finger("ann", 3)
+        capture = s.sensor.capture
+
+        async def late(*, timeout_s: float) -> NDArray[np.uint8]:
+            s.switched_off.add(("sensor", Modality.FINGERPRINT))
+            return await capture(timeout_s=timeout_s)
+
+        monkeypatch.setattr(s.sensor, "capture", late)
+        await s.finger(3)
+        assert (await s.passage()).reason == "another_factor"
+        assert not s.sensor.captured[0].any()
 
 
 class Scored(NumberFaces):

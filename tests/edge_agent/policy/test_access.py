@@ -187,6 +187,43 @@ def test_an_open_door_opens_to_nobody_in_particular(mode: DoorMode, basis: Basis
     assert (granted.basis, granted.subject_id) == (basis, None)
 
 
+CARD_AND_PIN = frozenset({Factor.CARD, Factor.PIN})
+
+
+@pytest.mark.parametrize(
+    ("changes", "known", "missing"),
+    [
+        ({"factors": CARD_AND_PIN}, True, ()),
+        ({"factors": CARD_AND_PIN, "groups": frozenset()}, True, ()),
+        ({}, False, (frozenset({Factor.PIN}),)),
+        ({"factors": CARD_AND_PIN, "refuted": True}, False, ()),
+        ({"refuted": True}, False, ()),
+        ({"factors": CARD_AND_PIN, "enabled": False}, False, ()),
+        ({"factors": CARD_AND_PIN, "valid_until": NOW}, False, ()),
+        ({"factors": CARD_AND_PIN | {Factor.FACE}}, False, ()),
+        ({"factors": CARD_AND_PIN, "stand": Stand.WAIT}, False, ()),
+    ],
+)
+@pytest.mark.parametrize("mode", [DoorMode.UNLOCKED, DoorMode.EVACUATION])
+def test_the_passage_of_an_open_door_is_a_persons_only_if_they_have_shown_all_that_is_asked_at_other_times(
+    mode: DoorMode, changes: dict[str, Any], known: bool, missing: tuple[frozenset[Factor], ...]
+) -> None:
+    granted = decide(ask(**changes), rules(verify=[["card", "pin"]]), Scene(ordered={"front": mode}), NOW)
+    assert isinstance(granted, Granted)
+    assert granted.subject_id == (ANN if known else None)
+    assert granted.factors == (CARD_AND_PIN if known else frozenset())
+    assert granted.missing == (missing if mode is DoorMode.UNLOCKED else ())
+
+
+@pytest.mark.parametrize("pad", [PadState.NONE, PadState.ACTIVE])
+def test_an_open_door_that_demands_a_challenge_knows_nobody_without_it(pad: PadState) -> None:
+    face = frozenset({Factor.FACE})
+    scene, demanding = Scene(ordered={"front": DoorMode.UNLOCKED}), rules(challenge=True, verify=[["face"]])
+    granted = decide(ask(factors=face, consented=face, pad=pad), demanding, scene, NOW)
+    assert isinstance(granted, Granted)
+    assert granted.subject_id == (ANN if pad is PadState.ACTIVE else None)
+
+
 @pytest.mark.parametrize(
     ("stand", "expected"),
     [(Stand.FREE, None), (Stand.WAIT, Reason.TRY_LATER), (Stand.DISABLED, Reason.FACTOR_DISABLED)],

@@ -24,7 +24,6 @@ def after(failures: int, *, spaced: timedelta = timedelta(0)) -> Attempts:
         (5, False, 0, Stand.WAIT),
         (5, False, 29.9, Stand.WAIT),
         (5, False, 30, Stand.FREE),
-        (6, False, 0, Stand.FREE),
         (10, False, 0, Stand.WAIT),
         (5, True, 0, Stand.FREE),
         (9, True, 0, Stand.FREE),
@@ -41,6 +40,32 @@ def test_failures_lead_to_a_delay_and_then_to_another_factor(
     failures: int, pad: bool, wait_s: float, expected: Stand
 ) -> None:
     assert after(failures).stand(NOW + timedelta(seconds=wait_s), pad=pad) is expected
+
+
+def test_the_failure_after_a_delay_begins_a_new_row() -> None:
+    spaced = timedelta(seconds=30)
+    assert after(6, spaced=spaced).stand(NOW + 5 * spaced) is Stand.FREE
+    assert after(10, spaced=spaced).stand(NOW + 9 * spaced) is Stand.WAIT
+
+
+@pytest.mark.parametrize(
+    ("failures", "running", "expected"),
+    [
+        (0, 4, Stand.FREE),
+        (0, 5, Stand.WAIT),
+        (3, 1, Stand.FREE),
+        (4, 1, Stand.WAIT),
+        (5, 4, Stand.FREE),
+        (5, 5, Stand.WAIT),
+        (48, 1, Stand.FREE),
+        (49, 1, Stand.WAIT),
+        (50, 1, Stand.DISABLED),
+    ],
+)
+def test_attempts_whose_result_is_not_known_yet_take_the_places_of_failures(
+    failures: int, running: int, expected: Stand
+) -> None:
+    assert after(failures).stand(NOW + timedelta(hours=1), running=running) is expected
 
 
 def test_a_success_ends_the_row_and_the_count() -> None:
