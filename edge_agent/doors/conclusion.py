@@ -128,12 +128,14 @@ class Conclusion:
             await self._doors.tell_mode(granted.door)
         await self._end(session, Feedback.GRANTED, "", person=person)
 
-    async def _not_opened(self, event: Event, granted: Granted) -> None:
-        rows = self._presence.grant_rows(granted)
+    async def _not_opened(self, event: Event, granted: Granted, entry: AuditEntry | None = None) -> None:
+        rows, now = self._presence.grant_rows(granted), self._now()
 
         def work(connection: sqlite3.Connection) -> None:
-            append(connection, [event])
+            append(connection, [event], now=now)
             rows(connection)
+            if entry is not None:
+                self._audit.append(connection, entry, now=now)
 
         await self._database.write(work)
 
@@ -269,7 +271,13 @@ class Conclusion:
         except BaseException:
             undo()
             raise
-        await self._doors.open(decision)
+        try:
+            await self._doors.open(decision)
+        except NotOpened as exc:
+            undo()
+            refused = AuditEntry(actor, "door.open", door, exc.code)
+            await self._not_opened(not_opened_event(decision, exc.code, source, self._now()), decision, refused)
+            raise
         return decision
 
     async def reset_attempts(self, place: str, *, actor: str) -> None:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from device_drivers import devices
 from device_drivers.devices import Feedback
+from device_drivers.errors import DeviceRefused
 from device_drivers.events import KeysPressed
 from edge_agent import entry
 from edge_agent.biometrics import sensing
-from edge_agent.doors.control import alarms
+from edge_agent.doors.control import NotOpened, alarms
 from edge_agent.doors.presence import Order, Presence
 from edge_agent.matching.face import FaceSample
 from edge_agent.matching.outcomes import PadState, Refused
@@ -271,7 +272,7 @@ async def test_duress_opens_as_always_and_raises_one_silent_alarm(tmp_path: Path
             assert (await s.passage()).granted
             assert await s.shown() is Feedback.GRANTED
         assert len(await s.events("access.granted")) == 2
-        assert len(await s.events("door.duress")) == 1
+        assert len(await s.events("door.duress")) == 2, "each is told, while one alarm stands"
         rows = await s.database.read(lambda c: c.execute("SELECT kind, place, silent FROM alarms").fetchall())
         assert rows == [("duress", "front", 1)]
 
@@ -401,6 +402,18 @@ async def test_an_operator_opens_remotely_and_is_named(tmp_path: Path) -> None:
         [event] = await s.events("access.granted")
         assert (event.event.data["actor"], event.event.data["basis"]) == ("li", "operator")
         assert await s.audited() == [("door.open", "front")]
+
+
+async def test_a_remote_opening_that_moved_nothing_is_written_down_as_that(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        s.panel.fails = DeviceRefused("no")
+        with pytest.raises(NotOpened):
+            await s.conclusion.open_remotely("front", actor="li")
+        [event] = await s.events("access.not_opened")
+        assert event.event.data["reason"] == "device_refused"
+        rows = await s.database.read(lambda c: c.execute("SELECT action, outcome FROM audit").fetchall())
+        assert rows[-1] == ("door.open", "device_refused")
+        assert not s.presence.open_or_released("front", s.clock.now() + timedelta(seconds=6))
 
 
 async def test_two_people_open_together_and_one_alone_waits(tmp_path: Path) -> None:
