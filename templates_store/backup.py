@@ -117,6 +117,12 @@ def write(
     return BackupReport(target, size, tuple(copies), kek_id_of(wrapped), version)
 
 
+def kek_id(archive: Path) -> str:
+    """Under which KEK an archive opens. Raises SealBroken for what is none."""
+    with archive.open("rb") as back:
+        return kek_id_of(_read_header(back)[1])
+
+
 def restore(
     archive: Path,
     into: Path,
@@ -253,24 +259,28 @@ def _open_header(
     back: BinaryIO, *, tenant: str, keks: Mapping[str, bytes], provider: str
 ) -> tuple[dict[str, Any], bytes]:
     """The header and the archive's key. Raises SealBroken, KeyUnavailable."""
-    if back.read(len(MAGIC)) != MAGIC:
-        raise SealBroken("this is no backup of this program")
-    raw_length = back.read(_LENGTH.size)
-    if len(raw_length) != _LENGTH.size or not 2 <= _LENGTH.unpack(raw_length)[0] <= MAX_HEADER:
-        raise SealBroken
-    raw = back.read(_LENGTH.unpack(raw_length)[0])
-    wrapped = back.read(WRAPPED_LEN)
-    kek_id = kek_id_of(wrapped)
-    kek = keks.get(kek_id)
+    raw, wrapped = _read_header(back)
+    found = kek_id_of(wrapped)
+    kek = keks.get(found)
     if kek is None:
         raise KeyUnavailable(
-            f"the key {kek_id} of this backup is not in the {provider} provider. If templates were erased after the "
+            f"the key {found} of this backup is not in the {provider} provider. If templates were erased after the "
             "backup was made it was destroyed on purpose: use a newer backup"
         )
     key = unwrap(kek, wrapped, tenant=tenant, owner=hashlib.sha256(raw).hexdigest(), kind="backup-key")
     said: dict[str, Any] = json.loads(raw)  # authentic: the wrapped key is bound to its digest
     said["raw"] = raw
     return said, key
+
+
+def _read_header(back: BinaryIO) -> tuple[bytes, bytes]:
+    """The header as it is written, and the wrapped key. Raises SealBroken."""
+    if back.read(len(MAGIC)) != MAGIC:
+        raise SealBroken("this is no backup of this program")
+    raw_length = back.read(_LENGTH.size)
+    if len(raw_length) != _LENGTH.size or not 2 <= _LENGTH.unpack(raw_length)[0] <= MAX_HEADER:
+        raise SealBroken
+    return back.read(_LENGTH.unpack(raw_length)[0]), back.read(WRAPPED_LEN)
 
 
 def _frames(
