@@ -220,6 +220,7 @@ class Agent:
             delivered=self._all_delivered,
             now=clock,
         )
+        self.biometrics.before_opening = self.erasure.resume
         self.sync = SyncRuns(
             database=database,
             sync=Sync(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from edge_agent.policy.retention import Periods
 from templates_store.backup import kek_id
 from templates_store.errors import KeyUnavailable
 from templates_store.keys.keyring import Keyring, key_file
+from templates_store.keys.passphrase import passphrase
 from templates_store.records import ConsentState
-from templates_store.template import Modality, Purpose, SubjectId
-from tests.flows.site import LINK_GONE, Site, Terminal, site
+from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateId
+from tests.flows.site import FINGER_PIPELINE, LINK_GONE, Site, Terminal, consent, minutiae_of, site
 
 ANN = SubjectId("ann")
 
@@ -333,6 +335,43 @@ async def test_nothing_owed_changes_no_key(tmp_path: Path) -> None:
         before = key_file(tmp_path / "kek").keys()
         await go_on(s)
         assert key_file(tmp_path / "kek").keys() == before
+
+
+async def test_a_withdrawal_ordered_while_sealed_is_carried_out_before_the_galleries_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.biometrics.in_use.passphrase", partial(passphrase, memory_kib=1024))
+    words = "correct horse battery staple"
+    document = {
+        "gateway": {"name": "gw", "tenant": "t1", "data_dir": str(tmp_path), "ballast_mb": 1},
+        "keys": {"provider": "passphrase"},
+        "site": {
+            "privacy": {"notice_version": "n1", "impact_assessment": "pia-1"},
+            "retention": {"templates_days": 365},
+            "modalities": {"fingerprint": {"enabled": True}},
+        },
+    }
+    agent = await Agent.open(parse(document, source="test"))
+    await agent.biometrics.unseal(words)
+    for person, subject in ((3, "ann"), (4, "bob")):
+        template = Template(
+            TemplateId(subject),
+            SubjectId(subject),
+            Modality.FINGERPRINT,
+            Purpose.ACCESS,
+            FINGER_PIPELINE,
+            minutiae_of(person).encode(),
+            2,
+        )
+        agent.biometrics.store.enrol(consent(subject, Modality.FINGERPRINT, Purpose.ACCESS), [template])
+    await agent.close()
+    agent = await Agent.open(parse(document, source="test"))
+    assert (await agent.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="")).receipt is None
+    await agent.biometrics.unseal(words)
+    assert {given.subject_id for given in agent.biometrics.galleries.consents()} == {"bob"}
+    assert agent.biometrics.galleries.count() == 1
+    assert [c.state for c in agent.biometrics.store.consents(ANN)] == [ConsentState.WITHDRAWN]
+    await agent.close()
 
 
 async def test_an_order_taken_up_twice_gives_one_receipt(tmp_path: Path) -> None:
