@@ -230,13 +230,19 @@ def token_bootstrap(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = 
 def restore(
     archive: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     config: ConfigOption = DEFAULT_CONFIG,
+    erasures_unknown: Annotated[
+        bool,
+        typer.Option(
+            help="现有文件读不出，也恢复 · go on although the files here do not tell what was erased since the backup"
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """恢复备份（代理须停止） · put an archive back while the agent is stopped"""
     from edge_agent.biometrics.in_use import provider_of
+    from edge_agent.restoration import restore as restore_archive
     from templates_store.anchor import FileAnchor
-    from templates_store.backup import restore as restore_archive
-    from templates_store.errors import StoreError
+    from templates_store.errors import ErasuresUnknown, StoreError
     from templates_store.keys.passphrase import passphrase
 
     settings = read_config(config)
@@ -255,15 +261,34 @@ def restore(
                 keys=keys,
                 anchor=FileAnchor(folder / "templates.anchor"),
                 now=utc_now,
+                erasures_unknown=erasures_unknown,
                 progress=lambda what, done, total: progress.update(task, completed=done, total=total),
             )
-    except StoreError as exc:
+    except (StoreError, StorageError) as exc:
         err.print(f"[red]没有恢复 · not restored:[/] {exc or type(exc).__name__}", highlight=False)
+        if isinstance(exc, ErasuresUnknown):
+            err.print(
+                "备份之后被删除的人会重新出现。请找回原文件或其密钥；确实没有，再加 --erasures-unknown"
+                " · whoever was erased after the backup would come back. Bring the file or its key back; if they are"
+                " lost for good, add --erasures-unknown",
+                highlight=False,
+            )
         raise typer.Exit(1) from None
     if as_json:
-        print_json({"members": report.members, "made_at": report.made_at})
-    else:
-        out.print(f"● {', '.join(report.members)} · {report.made_at.isoformat(timespec='seconds')}", highlight=False)
+        print_json(asdict(report))
+        return
+    out.print(f"● {', '.join(report.members)} · {report.made_at.isoformat(timespec='seconds')}", highlight=False)
+    out.print(
+        f"  再次删除 · erased again: {report.erased_again}; 下次启动时执行的删除 · erasures due at the next start: "
+        f"{report.ordered_again}; 仍然停用的令牌与账号 · tokens and accounts shut as before: {report.shut_again}",
+        highlight=False,
+    )
+    if not report.erasures_known:
+        err.print(
+            "[yellow]备份之后删除过谁，这里没有完整记录：请与上游核对并重新删除 · there is no complete record here of"
+            " who was erased after the backup: compare with what upstreams were told, and erase them again[/]",
+            highlight=False,
+        )
 
 
 @app.command()

@@ -63,6 +63,8 @@ from edge_agent.policy.retention import Periods
 from edge_agent.policy.roles import Scope
 from edge_agent.policy.rules import Rules
 from edge_agent.server import serve
+from templates_store import backup
+from templates_store.errors import SealBroken
 from templates_store.template import SubjectId
 
 HOUSEKEEPING_S = 600.0
@@ -218,6 +220,7 @@ class Agent:
             delivered=self._all_delivered,
             now=clock,
         )
+        self.biometrics.before_opening = self.erasure.resume
         self.sync = SyncRuns(
             database=database,
             sync=Sync(
@@ -443,9 +446,18 @@ class Agent:
             await asyncio.sleep(HOUSEKEEPING_S)
 
     async def refresh_backup(self) -> None:
-        """After an erasure: earlier archives do not open any more, so the standing one is written anew."""
-        if self._backup_file.exists() and not self.biometrics.sealed:
+        """After a rotation: earlier archives do not open any more, so the standing one is written anew."""
+        if await asyncio.to_thread(self._backup_outdated):
             await self.make_backup()
+
+    def _backup_outdated(self) -> bool:
+        """Whether there is a standing archive that the key in force does not open. Raises Sealed."""
+        if not self._backup_file.exists():
+            return False
+        try:
+            return backup.kek_id(self._backup_file) != self.biometrics.kek()
+        except SealBroken:
+            return True
 
     async def make_backup(self) -> Path:
         """An encrypted, verified archive of both databases. Raises Sealed, StoreError."""

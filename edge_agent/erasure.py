@@ -4,7 +4,8 @@ An order is written down first and carried out then, so that a crash or a sealed
 From the moment it is given the person cannot match: galleries forget before the store does. Then: store (wrapped key,
 rows, chunks, WAL) -> identity and whereabouts, when the person leaves -> every copy on a device, offline ones retried
 until they answer -> new key for what stays, so that earlier copies of the file no longer open -> fresh backup. The
-signed receipt names every place and what became of it.
+signed receipt names every place and what became of it. Whether a new key is owed is asked of the receipts, so that
+neither a restart nor a key provider or disk that fails forgets it.
 
 When a person leaves, their events lose the pseudonym, numbers and companions. It happens once every mandatory
 recipient has them, at the latest after `EVENTS_DEADLINE`; nothing on this machine can link them again.
@@ -34,7 +35,7 @@ from edge_agent.people.roster import Roster
 from edge_agent.people.what_is_kept import about, anonymise
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Kept, Periods, is_due
-from templates_store.errors import Sealed
+from templates_store.errors import Sealed, StoreError
 from templates_store.records import Placement, Receipt
 from templates_store.store import TemplateStore
 from templates_store.template import Modality, Purpose, SubjectId
@@ -105,7 +106,8 @@ class Erasure:
         self._delivered = delivered  # whether every mandatory recipient has every event
         self._now = now
         self._one_at_a_time = asyncio.Lock()
-        self._rekey = asyncio.Event()
+        self._backup_owed = True  # a stop between rotation and backup leaves one that does not open
+        self._rekey_fails = False
 
     # Orders
 
@@ -127,7 +129,11 @@ class Erasure:
         order = Order(secrets.token_hex(8), subject, verb, modality, purpose, reason, actor, self._now())
         self._galleries.remove(subject, modality=modality, purpose=purpose)
         await self._database.write(lambda c: self._ordered(c, order), essential=True)
-        return await self._carry_out(order)
+        carried = await self._carry_out(order)
+        if carried.receipt is None:
+            return carried
+        await self.retry()
+        return Carried(order, await asyncio.to_thread(self._store.receipt, carried.receipt.receipt_id))
 
     def _ordered(self, connection: sqlite3.Connection, order: Order) -> None:
         connection.execute(
@@ -171,7 +177,10 @@ class Erasure:
         return {pair for pair in rows if pair[0]} | {(name, n) for name in self._terminals() for n in everywhere}
 
     async def _carry_out(self, order: Order) -> Carried:
+        """Store and identity; copies on devices are for `retry`."""
         async with self._one_at_a_time:
+            if (done := await self._database.read(lambda c: _receipt_of(c, order.order_id))) is not None:
+                return Carried(order, await asyncio.to_thread(self._store.receipt, done))
             receipt = await self._from_store(order)
             if receipt is None:
                 return Carried(order, None)
@@ -179,9 +188,7 @@ class Erasure:
                 self._presence.forget(order.subject_id)
             await self._database.write(lambda c: self._finish(c, order, receipt), essential=True)
             await self._database.checkpoint()
-        self._rekey.set()
-        await self.retry()
-        return Carried(order, await asyncio.to_thread(self._store.receipt, receipt.receipt_id))
+        return Carried(order, receipt)
 
     async def _from_store(self, order: Order) -> Receipt | None:
         """None while the store is sealed: nothing matches then, and the order waits."""
@@ -231,7 +238,7 @@ class Erasure:
     # What waits
 
     async def resume(self) -> int:
-        """Carry out what a crash or a sealed store left. How many orders were finished."""
+        """Carry out what a crash or a sealed store left, before galleries open. How many orders were finished."""
         rows = await self._database.read(
             lambda c: c.execute(
                 "SELECT id, subject, kind, modality, purpose, reason, actor, ordered_at, receipt FROM erasure_orders"
@@ -310,14 +317,28 @@ class Erasure:
         return not fault
 
     async def rekey(self) -> None:
-        """New key for what stays, then a fresh backup: earlier copies no longer open what was erased."""
-        self._rekey.clear()
-        try:
-            await asyncio.to_thread(self._store.rotate)
-        except Sealed:
-            self._rekey.set()
+        """New key for what stays, then a fresh backup: earlier copies no longer open what was erased.
+
+        Nothing happens while neither is owed. What the key provider or the disk refuses is owed still.
+        """
+        if self._store.sealed:
             return
-        await self._backup()
+        try:
+            if await asyncio.to_thread(self._store.rotation_owed):
+                self._backup_owed = True
+                await asyncio.to_thread(self._store.rotate)
+            if self._backup_owed:
+                await self._backup()
+        except (StoreError, OSError, sqlite3.OperationalError) as exc:
+            log.log(logging.DEBUG if self._rekey_fails else logging.WARNING, "rekey_fails error=%r", exc)
+            self._rekey_fails = True
+            return
+        if self._rekey_fails:
+            log.info("rekey_works_again")
+        self._backup_owed = self._rekey_fails = False
+
+    async def _rotation_owed(self) -> bool:
+        return not self._store.sealed and await asyncio.to_thread(self._store.rotation_owed)
 
     async def anonymise(self) -> int:
         """Events of people who left lose everything that names them, if delivered or due. How many events."""
@@ -377,9 +398,9 @@ class Erasure:
         """Finish what is open, then keep going until cancelled. `wait` is asyncio.sleep, or a test's."""
         await self.resume()
         for turn in itertools.count():
-            if self._rekey.is_set():
+            if await self._rotation_owed():
                 await wait(REKEY_AFTER_S)
-                await self.rekey()
+            await self.rekey()
             await self.resume()
             await self.retry()
             await self.anonymise()
@@ -403,6 +424,14 @@ class Erasure:
 def _removal_places(connection: sqlite3.Connection, order_id: str) -> list[str]:
     rows = connection.execute("SELECT DISTINCT device FROM device_removals WHERE erasure = ?", (order_id,))
     return [f"users@{device}" for (device,) in rows]
+
+
+def _receipt_of(connection: sqlite3.Connection, order_id: str) -> str | None:
+    """Of an order that was carried out."""
+    row = connection.execute(
+        "SELECT receipt FROM erasure_orders WHERE id = ? AND done_at IS NOT NULL", (order_id,)
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _removals_due(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:

@@ -4,6 +4,9 @@ Each database is copied in one consistent view while the agent runs, sealed fram
 the current KEK wraps, and the finished archive is read back and compared before it counts. The KEK is not in it: once
 a rotation after an erasure destroyed that KEK, the archive is noise, which is what keeps the erased erased. So make a
 new backup after every rotation; one made before cannot be restored.
+
+Between an erasure and that rotation the archive still opens. So a restore asks the files that it replaces what was
+erased since, and refuses if they do not tell.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import json
 import os
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +34,7 @@ from templates_store.envelope import (
     seal,
     unwrap,
 )
-from templates_store.errors import KeyUnavailable, SealBroken, StoreError
+from templates_store.errors import ErasuresUnknown, KeyUnavailable, SealBroken, StoreError
 from templates_store.keys.files import sync_folder
 from templates_store.keys.provider import KeyProvider
 from templates_store.ledger import Ledger
@@ -45,6 +48,7 @@ MAIN = "templates.db"
 _LENGTH = struct.Struct(">I")
 
 Progress = Callable[[str, int, int], None]  # what is done now, bytes done, bytes in all
+Carry = Callable[[Mapping[str, Path], Sequence[Receipt]], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -66,6 +70,7 @@ class RestoreReport:
     made_at: datetime
     version: int
     erased_again: int  # erasures on record in the file that was replaced, done again in the restored one
+    erasures_known: bool  # False: there was no file, or it could not be read
 
 
 def write(
@@ -117,6 +122,12 @@ def write(
     return BackupReport(target, size, tuple(copies), kek_id_of(wrapped), version)
 
 
+def kek_id(archive: Path) -> str:
+    """Under which KEK an archive opens. Raises SealBroken for what is none."""
+    with archive.open("rb") as back:
+        return kek_id_of(_read_header(back)[1])
+
+
 def restore(
     archive: Path,
     into: Path,
@@ -125,12 +136,17 @@ def restore(
     keys: KeyProvider,
     anchor: Anchor,
     now: Clock,
+    carry: Carry | None = None,
+    erasures_unknown: bool = False,
     progress: Progress = silent,
 ) -> RestoreReport:
     """Put the databases of an archive into a folder, while no agent runs there.
 
     Everything is written beside and verified first. Erasures on record in the file that is replaced are done again.
-    Raises KeyUnavailable if its KEK was destroyed, SealBroken, RolledBack, StoreError.
+    `carry` takes over what the other members must not lose, before anything is replaced: it gets the new files by name
+    and the receipts of the old one. `erasures_unknown` goes on where the old file is unreadable, rolled back or sealed,
+    with whatever it still tells.
+    Raises ErasuresUnknown otherwise, KeyUnavailable if the archive's KEK was destroyed, SealBroken, StoreError.
     """
     into.mkdir(parents=True, exist_ok=True)
     fresh: dict[str, Path] = {}
@@ -148,33 +164,54 @@ def restore(
                     os.fsync(out.fileno())
             if back.read(1):
                 raise SealBroken
-        known = _erasures(into / MAIN, tenant=tenant, keys=keys, anchor=anchor, now=now)
+        known, complete = _erasures(
+            into / MAIN, tenant=tenant, keys=keys, anchor=anchor, now=now, anyway=erasures_unknown
+        )
+        if carry is not None:
+            carry(fresh, known)
         version, again = _adopt(fresh[MAIN], known, tenant=tenant, keys=keys, anchor=anchor, now=now)
         for name, path in fresh.items():
-            for end in ("-wal", "-shm"):
+            for end in ("-wal", "-shm", "-journal"):
                 (into / (name + end)).unlink(missing_ok=True)
                 path.with_name(path.name + end).unlink(missing_ok=True)
             path.replace(into / name)
         sync_folder(into)
     finally:
         for path in fresh.values():
-            for end in ("", "-wal", "-shm"):
+            for end in ("", "-wal", "-shm", "-journal"):
                 path.with_name(path.name + end).unlink(missing_ok=True)
-    return RestoreReport(tuple(fresh), datetime.fromisoformat(said["made_at"]), version, again)
+    return RestoreReport(tuple(fresh), datetime.fromisoformat(said["made_at"]), version, again, complete)
 
 
-def _erasures(path: Path, *, tenant: str, keys: KeyProvider, anchor: Anchor, now: Clock) -> list[Receipt]:
-    """What was erased according to the file that is about to be replaced, as far as it can be read."""
+def _erasures(
+    path: Path, *, tenant: str, keys: KeyProvider, anchor: Anchor, now: Clock, anyway: bool
+) -> tuple[list[Receipt], bool]:
+    """What was erased according to the file that is about to be replaced, and whether that is all.
+
+    Raises ErasuresUnknown if it is not, unless `anyway`.
+    """
     if not path.exists():
-        return []
-    try:
-        with contextlib.closing(Database(path, now=now)) as database:
-            ledger = Ledger(database, tenant=tenant, anchor=anchor, now=now)
-            ledger.unseal(keys)
-            with database.read() as sql:
-                return receipts.select(sql, subject_id=None, only_open=False, store_id=ledger.store_id, tenant=tenant)
-    except (StoreError, sqlite3.Error, ValueError):
-        return []  # damaged or rolled back: the reason for a restore
+        return [], False
+    for adopt in (False, True):  # one that was rolled back still tells what it knows
+        try:
+            with contextlib.closing(Database(path, now=now)) as database:
+                ledger = Ledger(database, tenant=tenant, anchor=anchor, now=now, adopt=adopt)
+                with database.read() as sql:
+                    (root,) = sql.execute("SELECT root FROM head").fetchone()
+                if root is None:  # never opened: nothing was in it
+                    return [], not adopt
+                ledger.unseal(keys)
+                with database.read() as sql:
+                    found = receipts.select(
+                        sql, subject_id=None, only_open=False, store_id=ledger.store_id, tenant=tenant
+                    )
+                return found, not adopt
+        except (StoreError, sqlite3.Error, ValueError) as exc:
+            if not anyway:
+                raise ErasuresUnknown(
+                    f"the {path.name} that is here does not tell what was erased since: {exc or type(exc).__name__}"
+                ) from exc
+    return [], False
 
 
 def _adopt(
@@ -253,24 +290,28 @@ def _open_header(
     back: BinaryIO, *, tenant: str, keks: Mapping[str, bytes], provider: str
 ) -> tuple[dict[str, Any], bytes]:
     """The header and the archive's key. Raises SealBroken, KeyUnavailable."""
-    if back.read(len(MAGIC)) != MAGIC:
-        raise SealBroken("this is no backup of this program")
-    raw_length = back.read(_LENGTH.size)
-    if len(raw_length) != _LENGTH.size or not 2 <= _LENGTH.unpack(raw_length)[0] <= MAX_HEADER:
-        raise SealBroken
-    raw = back.read(_LENGTH.unpack(raw_length)[0])
-    wrapped = back.read(WRAPPED_LEN)
-    kek_id = kek_id_of(wrapped)
-    kek = keks.get(kek_id)
+    raw, wrapped = _read_header(back)
+    found = kek_id_of(wrapped)
+    kek = keks.get(found)
     if kek is None:
         raise KeyUnavailable(
-            f"the key {kek_id} of this backup is not in the {provider} provider. If templates were erased after the "
+            f"the key {found} of this backup is not in the {provider} provider. If templates were erased after the "
             "backup was made it was destroyed on purpose: use a newer backup"
         )
     key = unwrap(kek, wrapped, tenant=tenant, owner=hashlib.sha256(raw).hexdigest(), kind="backup-key")
     said: dict[str, Any] = json.loads(raw)  # authentic: the wrapped key is bound to its digest
     said["raw"] = raw
     return said, key
+
+
+def _read_header(back: BinaryIO) -> tuple[bytes, bytes]:
+    """The header as it is written, and the wrapped key. Raises SealBroken."""
+    if back.read(len(MAGIC)) != MAGIC:
+        raise SealBroken("this is no backup of this program")
+    raw_length = back.read(_LENGTH.size)
+    if len(raw_length) != _LENGTH.size or not 2 <= _LENGTH.unpack(raw_length)[0] <= MAX_HEADER:
+        raise SealBroken
+    return back.read(_LENGTH.unpack(raw_length)[0]), back.read(WRAPPED_LEN)
 
 
 def _frames(

@@ -8,6 +8,7 @@ StoreError
 ├ BadTemplate        shape, NaN, size, format    -> nothing was written
 ├ Duplicate          template id already stored  -> nothing was written
 ├ RolledBack         the file is older than its anchor
+├ ErasuresUnknown    what was erased since an archive was made cannot be read -> a person decides
 └ SchemaTooNew       written by a newer version
 """
 
@@ -44,6 +45,10 @@ class Duplicate(StoreError):
 
 class RolledBack(StoreError):
     """The database file is older than the version anchored outside it."""
+
+
+class ErasuresUnknown(StoreError):
+    """The file that a restore would replace cannot be read, so neither can what was erased since the backup."""
 
 
 class SchemaTooNew(StoreError):

@@ -69,6 +69,17 @@ def waiting_for(sql: sqlite3.Connection, location: str) -> bool:
     return row.fetchone() is not None
 
 
+def waiting_for_rotation(sql: sqlite3.Connection, *, provider: str) -> bool:
+    """Whether a receipt waits for the end of a KEK that is still in this provider."""
+    row = sql.execute(
+        "SELECT 1 FROM receipt r JOIN receipt_location l ON l.receipt_id = r.receipt_id"
+        " JOIN kek k ON k.kek_id = r.kek_id WHERE r.closed_us IS NULL AND l.location = ? AND l.outcome = 'pending'"
+        " AND k.provider = ? LIMIT 1",
+        (BACKUPS, provider),
+    )
+    return row.fetchone() is not None
+
+
 def settle(transaction: Transaction, location: str, *, receipt_id: str | None = None) -> list[str]:
     """A location is clean now: of one receipt, or of every one that waits for it. Which receipts changed."""
     rows = transaction.sql.execute(

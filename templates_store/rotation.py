@@ -5,6 +5,9 @@ Each step is durable before the next, and an interrupted rotation is finished at
     coming   written down before the provider makes the key
     current  wraps everything new; the root secret is under it
     retired  rows are rewrapped in batches; when none is left the provider destroys it and the row goes
+
+The caller sees to it that there is one at a time: a rotation takes the key that another one announced for one left
+behind, and destroys it.
 """
 
 from __future__ import annotations
@@ -29,9 +32,23 @@ _WRAPPED = (
 )
 
 
-def rotate(ledger: Ledger) -> str:
-    """The new KEK's id. Afterwards no earlier copy of the file opens, and receipts no longer wait for backups."""
+def owed(ledger: Ledger) -> bool:
+    """Whether copies made before an erasure still open under a KEK that a rotation here would destroy. Raises Sealed.
+
+    A KEK left in a provider that is not attached is not one of them.
+    """
     vault = ledger.vault()
+    with ledger.database.read() as sql:
+        return receipts.waiting_for_rotation(sql, provider=vault.provider.name)
+
+
+def rotate(ledger: Ledger) -> str:
+    """The new KEK's id. Afterwards no earlier copy of the file opens, and receipts no longer wait for backups.
+
+    What an earlier rotation left is finished first: while a provider refuses, no keys pile up in it.
+    """
+    vault = ledger.vault()
+    settle(ledger)
     kek_id, kek = _announce(ledger, vault.provider)
     vault.provider.create(kek_id, kek)
     with ledger.write() as transaction:

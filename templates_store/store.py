@@ -10,6 +10,7 @@ Erasure, step by step:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -53,7 +54,8 @@ class TemplateStore:
         self.database = database
         self.ledger = ledger
         self.seal_reason = "no key was given yet"
-        self.unfinished = ""  # why a rotation could not be finished, for health; tried again at the next unsealing
+        self.unfinished = ""  # why a rotation could not be finished, for health; tried again at the next one
+        self._rotating = threading.Lock()  # see `rotation`
 
     @classmethod
     def open(
@@ -113,17 +115,26 @@ class TemplateStore:
         self.ledger.unseal(keys)
         self.seal_reason = self.unfinished = ""
         try:
-            rotation.settle(self.ledger)
+            with self._rotating:
+                rotation.settle(self.ledger)
         except KeyUnavailable as exc:
             self.unfinished = str(exc)
 
     def rotate(self) -> str:
         """New KEK, rewrap, old KEK destroyed; the new id. Readers and writers go on."""
-        return rotation.rotate(self.ledger)
+        with self._rotating:
+            kek_id = rotation.rotate(self.ledger)
+            self.unfinished = ""
+            return kek_id
+
+    def rotation_owed(self) -> bool:
+        """Whether copies made before an erasure still open, and `rotate` would end that. Raises Sealed."""
+        return rotation.owed(self.ledger)
 
     def rewrap(self, keys: KeyProvider) -> str:
         """The same, into another provider."""
-        return rotation.move(self.ledger, keys)
+        with self._rotating:
+            return rotation.move(self.ledger, keys)
 
     # The enterprise's switches
 

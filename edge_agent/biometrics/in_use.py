@@ -1,8 +1,8 @@
 """The template store in use: its key, the galleries opened from it, the engines, the enterprise's switches.
 
 Without a usable key the agent starts sealed: punches are recorded, cards and PINs open doors, nothing is
-matched, and health says why. Engines are loaded when a modality is switched on, not before: a gateway without
-biometrics holds no model in memory.
+matched, and health says why. Erasures that waited for the key are carried out before the galleries open. Engines
+are loaded when a modality is switched on, not before: a gateway without biometrics holds no model in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,9 @@ def provider_of(keys: Keys, folder: Path) -> KeyProvider | None:
             return key_file(keys.path or folder / "templates.key")
 
 
+async def _nothing_waits() -> None: ...
+
+
 class Biometrics:
     """Shared by entry, enrolment, erasure and the API."""
 
@@ -96,6 +99,7 @@ class Biometrics:
             self.galleries, face=None, finger=None, calibration=self._calibration, targets=self._targets
         )
         self.warning = ""
+        self.before_opening: Callable[[], Awaitable[object]] = _nothing_waits  # `Erasure.resume`
         self._keys = keys
         self._folder = folder
         self._site = site
@@ -167,6 +171,7 @@ class Biometrics:
             await asyncio.to_thread(self._read_measured)
             await self._load_engines()
             if self.galleries.sealed:
+                await self.before_opening()
                 count = await asyncio.to_thread(self.galleries.load, self.store)
                 log.info("templates_open count=%d", count)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -407,6 +408,7 @@ class Site:
     terminals: dict[str, Terminal] = field(default_factory=dict)  # by serial number; absent is offline
     backups: list[datetime] = field(default_factory=list)
     delivered: bool = True
+    disk_full: bool = False  # for backups
 
     @property
     def panel(self) -> Panel:
@@ -594,6 +596,8 @@ async def site(
     )
 
     async def backup() -> None:
+        if found.disk_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         found.backups.append(clock.now())
 
     async def delivered() -> bool:

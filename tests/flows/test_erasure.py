@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from edge_agent.agent import Agent
+from edge_agent.config import parse
 from edge_agent.erasure import EVENTS_DEADLINE
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Periods
-from templates_store.keys.keyring import key_file
+from templates_store.backup import kek_id
+from templates_store.errors import KeyUnavailable
+from templates_store.keys.keyring import Keyring, key_file
+from templates_store.keys.passphrase import passphrase
 from templates_store.records import ConsentState
-from templates_store.template import Modality, Purpose, SubjectId
-from tests.flows.site import LINK_GONE, Site, Terminal, site
+from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateId
+from tests.flows.site import FINGER_PIPELINE, LINK_GONE, Site, Terminal, consent, minutiae_of, site
 
 ANN = SubjectId("ann")
 
@@ -228,3 +236,167 @@ async def test_keeps_going_until_cancelled_and_does_each_duty(tmp_path: Path) ->
             await s.erasure.run(periods=lambda: Periods(template=365), wait=wait)
         assert len(s.backups) == 1
         assert s.store.receipts(ANN)[-1].closed
+
+
+class Stopped(Exception):
+    """The agent was told to stop."""
+
+
+async def go_on(s: Site, *, waits: int = 3) -> None:
+    """Let erasure work until it has waited so often."""
+    waited = iter(range(waits))
+
+    async def wait(seconds: float) -> None:
+        if next(waited, None) is None:
+            raise Stopped
+        s.clock.move(seconds=seconds)
+
+    with contextlib.suppress(Stopped):
+        await s.erasure.run(periods=lambda: Periods(template=365), wait=wait)
+
+
+async def test_a_restart_right_after_an_erasure_still_leads_to_a_new_key_and_a_fresh_backup(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        s.store.backup(tmp_path / "old.backup")
+        await s.erasure.erase(ANN, Verb.DELETE, actor="ann", reason="")
+        assert kek_id(tmp_path / "old.backup") in set(key_file(tmp_path / "kek").keys())
+    async with site(tmp_path) as s:
+        await go_on(s)
+        assert outcomes(s)["backups"] == "gone"
+        assert len(s.backups) == 1
+        assert kek_id(tmp_path / "old.backup") not in set(key_file(tmp_path / "kek").keys())
+
+
+async def test_an_unsealing_after_the_start_leads_to_the_new_key_that_is_owed(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.erasure.erase(ANN, Verb.DELETE, actor="ann", reason="")
+    async with site(tmp_path, unsealed=False) as s:
+        await go_on(s)
+        assert outcomes(s)["backups"] == "pending"
+        s.store.unseal(key_file(tmp_path / "kek"))
+        await go_on(s)
+        assert outcomes(s)["backups"] == "gone"
+
+
+class Faulty(Keyring):
+    """A key provider that refuses new keys for a while."""
+
+    refuses = True
+
+    def __init__(self, base: Path) -> None:
+        good = key_file(base)
+        super().__init__(good._path, name=good.name, root=good._root)
+
+    def create(self, kek_id: str, key: bytes) -> None:
+        if self.refuses:
+            raise KeyUnavailable("the TPM does not answer")
+        super().create(kek_id, key)
+
+
+async def test_a_key_provider_that_fails_delays_the_new_key_and_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site(tmp_path, unsealed=False) as s:
+        keys = Faulty(tmp_path / "kek")
+        keys.refuses = False
+        s.store.unseal(keys)
+        s.store.set_modality(Modality.FACE, enabled=True, actor="li")
+        s.galleries.load(s.store)
+        s.enrol_face("ann", 7)
+        await s.erasure.erase(ANN, Verb.DELETE, actor="ann", reason="")
+        keys.refuses = True
+        await go_on(s, waits=8)
+        assert outcomes(s)["backups"] == "pending"
+        assert [r.levelname for r in caplog.records if r.message.startswith("rekey_fails")] == ["WARNING"]
+        keys.refuses = False
+        await go_on(s)
+        assert outcomes(s)["backups"] == "gone"
+        assert len(s.backups) == 1
+        assert len(keys.keys()) == 1
+
+
+async def test_a_backup_for_which_the_disk_has_no_room_is_made_later(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.erasure.erase(ANN, Verb.DELETE, actor="ann", reason="")
+        s.disk_full = True
+        await go_on(s)
+        assert s.backups == []
+        s.disk_full = False
+        await go_on(s)
+        assert len(s.backups) == 1
+
+
+async def test_nothing_owed_changes_no_key(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        before = key_file(tmp_path / "kek").keys()
+        await go_on(s)
+        assert key_file(tmp_path / "kek").keys() == before
+
+
+async def test_a_withdrawal_ordered_while_sealed_is_carried_out_before_the_galleries_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.biometrics.in_use.passphrase", partial(passphrase, memory_kib=1024))
+    words = "correct horse battery staple"
+    document = {
+        "gateway": {"name": "gw", "tenant": "t1", "data_dir": str(tmp_path), "ballast_mb": 1},
+        "keys": {"provider": "passphrase"},
+        "site": {
+            "privacy": {"notice_version": "n1", "impact_assessment": "pia-1"},
+            "retention": {"templates_days": 365},
+            "modalities": {"fingerprint": {"enabled": True}},
+        },
+    }
+    agent = await Agent.open(parse(document, source="test"))
+    await agent.biometrics.unseal(words)
+    for person, subject in ((3, "ann"), (4, "bob")):
+        template = Template(
+            TemplateId(subject),
+            SubjectId(subject),
+            Modality.FINGERPRINT,
+            Purpose.ACCESS,
+            FINGER_PIPELINE,
+            minutiae_of(person).encode(),
+            2,
+        )
+        agent.biometrics.store.enrol(consent(subject, Modality.FINGERPRINT, Purpose.ACCESS), [template])
+    await agent.close()
+    agent = await Agent.open(parse(document, source="test"))
+    assert (await agent.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="")).receipt is None
+    await agent.biometrics.unseal(words)
+    assert {given.subject_id for given in agent.biometrics.galleries.consents()} == {"bob"}
+    assert agent.biometrics.galleries.count() == 1
+    assert [c.state for c in agent.biometrics.store.consents(ANN)] == [ConsentState.WITHDRAWN]
+    await agent.close()
+
+
+async def test_an_order_taken_up_twice_gives_one_receipt(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+    async with site(tmp_path, unsealed=False) as s:
+        await s.erasure.erase(ANN, Verb.LEAVE, actor="li", reason="left")
+        s.store.unseal(key_file(tmp_path / "kek"))
+        await asyncio.gather(s.erasure.resume(), s.erasure.resume())
+        assert len(s.store.receipts(ANN)) == 1
+
+
+async def test_the_standing_archive_is_written_anew_when_the_key_in_force_does_not_open_it(tmp_path: Path) -> None:
+    document = {"gateway": {"name": "gw", "tenant": "t1", "data_dir": str(tmp_path), "ballast_mb": 1}}
+    agent = await Agent.open(parse(document, source="test"))
+    await agent.refresh_backup()
+    assert not (tmp_path / "backup").exists()  # nobody wanted one
+    archive = await agent.make_backup()
+    first = archive.read_bytes()
+    await agent.refresh_backup()
+    assert archive.read_bytes() == first
+    agent.biometrics.store.rotate()
+    await agent.refresh_backup()
+    assert kek_id(archive) == agent.biometrics.kek()
+    archive.write_bytes(first[:40])
+    await agent.refresh_backup()
+    assert kek_id(archive) == agent.biometrics.kek()
+    await agent.close()

@@ -13,7 +13,7 @@ from templates_store.errors import KeyUnavailable
 from templates_store.keys.keyring import Keyring, key_file
 from templates_store.store import TemplateStore
 from templates_store.template import Purpose, SubjectId
-from tests.templates_store.site import Site, enrol, gallery
+from tests.templates_store.site import Site, enrol, gallery, switch_on
 
 
 def test_rotating_replaces_the_kek_and_touches_no_template(site: Site, store: TemplateStore) -> None:
@@ -152,3 +152,60 @@ def test_a_vault_that_refuses_leaves_a_store_that_works_and_catches_up(site: Sit
         store.rotate()
         assert store.receipt(receipt.receipt_id).closed
         assert len(vault.keys()) == 1
+
+
+class Waiting(Keyring):
+    """A vault in which making a key takes until somebody else is done, if that somebody may begin."""
+
+    def __init__(self, base: Path) -> None:
+        good = key_file(base)
+        super().__init__(good._path, name=good.name, root=good._root)
+        self.meanwhile: list[threading.Thread] = []
+
+    def create(self, kek_id: str, key: bytes) -> None:
+        super().create(kek_id, key)
+        if self.meanwhile:
+            other = self.meanwhile.pop()
+            other.start()
+            other.join(0.2)
+
+
+def test_two_rotations_at_once_leave_a_store_that_opens(site: Site) -> None:
+    vault = Waiting(site.folder / "keys" / "kek")
+    with site.open(keys=vault) as store:
+        switch_on(store)
+        enrol(store, "anna")
+        other = threading.Thread(target=store.rotate)
+        vault.meanwhile = [other]
+        store.rotate()
+        other.join()
+    with site.open() as store:
+        assert not store.sealed
+        assert len(gallery(store)) == 1
+        assert len(site.keys().keys()) == 1
+
+
+def test_a_rotation_is_owed_from_an_erasure_until_the_old_key_is_gone(site: Site) -> None:
+    vault = Refusing(site.folder / "keys" / "kek", refuses="")
+    with site.open(keys=vault) as store:
+        assert not store.rotation_owed()
+        store.erase(SubjectId("x"), reason="x", actor="y")
+        for refuses in ("create", "destroy", "destroy"):
+            vault.refuses = refuses
+            with pytest.raises(KeyUnavailable):
+                store.rotate()
+            assert store.rotation_owed()
+        vault.refuses = ""
+        store.rotate()
+        assert not store.rotation_owed()
+        assert len(vault.keys()) == 1
+
+
+def test_a_key_left_in_a_provider_that_is_not_attached_owes_no_rotation(site: Site, tmp_path: Path) -> None:
+    vault = Refusing(site.folder / "keys" / "kek", refuses="destroy")
+    other = Keyring(tmp_path / "ring", name="credential", root=lambda: bytes(32))
+    with site.open(keys=vault) as store:
+        store.erase(SubjectId("x"), reason="x", actor="y")
+        with pytest.raises(KeyUnavailable):
+            store.rewrap(other)
+        assert not store.rotation_owed()
