@@ -241,6 +241,8 @@ class Biometrics:
             wanted = modality in configured and configured[modality].enabled
             if self.store.enabled(modality) != wanted:
                 self.store.set_modality(modality, enabled=wanted, actor="configuration")
+                if wanted:
+                    self.galleries.seal()  # loaded anew below: what was off when they were is not in them
 
     def _outdate(self) -> None:
         """Consents on notices that are no longer accepted become stale, at a change and after a restore."""

@@ -12,7 +12,8 @@ from edge_agent.config import Keys, SiteConfig
 from edge_agent.database import utc_now
 from templates_store.errors import KeyUnavailable
 from templates_store.keys.passphrase import passphrase
-from templates_store.template import Modality
+from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateFormat, TemplateId
+from tests.flows.site import consent, minutiae_of
 
 WORDS = "correct horse battery staple"
 ON = {
@@ -24,6 +25,18 @@ ON = {
         {"name": "other", "kind": "fingerprint_uart", "address": "/dev/ttyUSB1"},
     ],
 }
+
+ANN = SubjectId("ann")
+GIVEN = consent("ann", Modality.FINGERPRINT, Purpose.ACCESS, now=utc_now())
+FINGER = Template(
+    TemplateId("x"),
+    ANN,
+    Modality.FINGERPRINT,
+    Purpose.ACCESS,
+    TemplateFormat("test-finger/1"),
+    minutiae_of(7).encode(),
+    2,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +76,28 @@ async def test_what_is_switched_off_again_leaves_the_store_too(opened: Opened) -
     await opened.parts.follow()
     assert not opened.parts.store.enabled(Modality.FINGERPRINT)
     assert opened.parts.terms().switched_on == frozenset()
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_what_is_switched_on_again_is_searched_again(tmp_path: Path, restarted: bool) -> None:
+    first = Opened(tmp_path, Keys(), ON)
+    await first.parts.follow()
+    first.parts.store.enrol(GIVEN, [FINGER])
+    first.site = SiteConfig()
+    await first.parts.follow()
+    if restarted:
+        first.parts.close()
+        first = Opened(tmp_path, Keys(), {})
+        await first.parts.follow()
+        assert first.parts.galleries.count() == 0
+    first.site = SiteConfig.model_validate(ON)
+    await first.parts.follow()
+    assert not first.parts.galleries.sealed
+    assert first.parts.galleries.count(Modality.FINGERPRINT, Purpose.ACCESS) == 1
+    probe = minutiae_of(7)
+    [found] = first.parts.galleries.search(Modality.FINGERPRINT, Purpose.ACCESS, FINGER.format.pipeline, probe, k=1)
+    assert found.subject_id == "ann"
+    first.parts.close()
 
 
 def test_terms_are_the_configurations(opened: Opened) -> None:
