@@ -129,7 +129,12 @@ class Agent:
             clock=clock,
         )
         self.biometrics = Biometrics.open(
-            config.keys, gateway.data_dir, tenant=gateway.tenant, site=lambda: self.site, now=clock
+            config.keys,
+            gateway.data_dir,
+            tenant=gateway.tenant,
+            site=lambda: self.site,
+            now=clock,
+            device_of=self._device_of,
         )
         self.device_templates = DeviceTemplates(
             database=database,

@@ -10,6 +10,7 @@ import pytest
 from edge_agent.biometrics.in_use import Biometrics, provider_of
 from edge_agent.config import Keys, SiteConfig
 from edge_agent.database import utc_now
+from edge_agent.policy.retention import Periods
 from templates_store.errors import KeyUnavailable
 from templates_store.keys.passphrase import passphrase
 from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateFormat, TemplateId
@@ -49,7 +50,25 @@ class Opened:
 
     def __init__(self, folder: Path, keys: Keys, site: dict[str, Any]) -> None:
         self.site = SiteConfig.model_validate(site)
-        self.parts = Biometrics.open(keys, folder, tenant="t1", site=lambda: self.site, now=utc_now)
+        self.devices = {"S1": "sensor"}
+        self.parts = Biometrics.open(
+            keys,
+            folder,
+            tenant="t1",
+            site=lambda: self.site,
+            now=utc_now,
+            device_of=lambda serial: self.devices.get(serial),
+        )
+
+    async def with_a_copy(self) -> None:
+        """Somebody's finger, here and on the terminal S1."""
+        await self.parts.follow()
+        self.parts.store.enrol(GIVEN, [FINGER])
+        self.parts.store.add_placement(
+            ANN, Modality.FINGERPRINT, Purpose.ACCESS, device_serial="S1", slot="42/fingerprint/6"
+        )
+        await self.parts.follow()
+        assert self.parts.store.pending_erasures() == []
 
 
 @pytest.fixture
@@ -98,6 +117,36 @@ async def test_what_is_switched_on_again_is_searched_again(tmp_path: Path, resta
     [found] = first.parts.galleries.search(Modality.FINGERPRINT, Purpose.ACCESS, FINGER.format.pipeline, probe, k=1)
     assert found.subject_id == "ann"
     first.parts.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"privacy": {"notice_version": "n3", "impact_assessment": "pia-1"}},
+        {"privacy": ON["privacy"] | {"high_risk": True}},
+        {"modalities": {"fingerprint": {"enabled": False}}},
+        {"devices": [{"name": "sensor", "kind": "fingerprint_uart", "address": "/dev/ttyUSB0"}]},
+    ],
+    ids=["notice", "high risk", "modality", "device"],
+)
+async def test_copies_on_terminals_are_owed_when_nothing_allows_them_any_more(
+    opened: Opened, change: dict[str, Any]
+) -> None:
+    await opened.with_a_copy()
+    opened.site = SiteConfig.model_validate(ON | change)
+    await opened.parts.follow()
+    assert [each.slot for each in opened.parts.store.pending_erasures("S1")] == ["42/fingerprint/6"]
+    assert opened.parts.store.statistics().templates == {"fingerprint": 1}  # here they wait, sealed
+
+
+async def test_a_copy_on_a_terminal_that_is_not_known_yet_is_owed_once_it_is(opened: Opened) -> None:
+    await opened.with_a_copy()
+    opened.devices.clear()
+    await opened.parts.keep_house(Periods())
+    assert opened.parts.store.pending_erasures() == []
+    opened.devices["S1"] = "other"
+    await opened.parts.keep_house(Periods())
+    assert len(opened.parts.store.pending_erasures()) == 1
 
 
 def test_terms_are_the_configurations(opened: Opened) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from device_drivers.adms.link import Hooks
 from device_drivers.adms.server import AdmsServer
-from device_drivers.devices import Capabilities, DeviceTemplate, Feature, ItemResult
+from device_drivers.devices import Capabilities, DeviceTemplate, DeviceUser, Feature, ItemResult
 from device_drivers.simulated.adms import SimulatedAdms
 from edge_agent.devices.device_templates import DeviceTemplates, index_of, position_of
 from edge_agent.policy.requests import Verb
@@ -154,6 +154,32 @@ async def test_after_a_withdrawal_nothing_is_given_and_what_waited_is_refused(s:
     assert not (await kept.give("B2", other, gift)).ok
     assert other.fed == []
     assert await kept.lacking("yard", other, able(), {"42": ANN}, serial="B2") == ([], [])
+
+
+async def test_a_copy_that_was_recalled_is_given_back_when_it_is_allowed_again(s: Site) -> None:
+    kept, terminal = templates_of(s), Terminal("yard")
+    s.terminals["B2"] = terminal
+    agree(s, Modality.FINGERPRINT)
+    finger = DeviceTemplate("42", "fingerprint", 6, "zk-finger-10", b"an opaque finger")
+    await kept.pushed("A1", [finger])
+    able = await terminal.capabilities()
+
+    async def give() -> list[bool]:
+        gifts, _ = await kept.lacking("yard", terminal, able, {"42": ANN}, serial="B2")
+        return [(await kept.give("B2", terminal, gift)).ok for gift in gifts]
+
+    await terminal.upsert_users([DeviceUser("42", card="1234")])
+    assert await give() == [True]
+    s.store.set_modality(Modality.FINGERPRINT, enabled=False, actor="li")
+    assert s.store.recall(lambda _: True) == 2
+    terminal.fed.clear()
+    assert await s.erasure.retry() == 1
+    assert terminal.stored == set()
+    assert terminal.people["42"].card == "1234"
+    s.store.set_modality(Modality.FINGERPRINT, enabled=True, actor="li")
+    assert s.store.recall(lambda _: True) == 0
+    assert await give() == [True]
+    assert terminal.stored == {("42", "fingerprint")}
 
 
 async def test_a_withdrawal_reaches_a_push_terminal_when_it_returns_and_closes_the_receipt(s: Site) -> None:
