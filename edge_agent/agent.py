@@ -39,7 +39,7 @@ from edge_agent.database import Database, utc_now
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
 from edge_agent.devices.command_journal import DatabaseJournal
-from edge_agent.devices.device_templates import DeviceTemplates
+from edge_agent.devices.device_templates import DeviceTemplates, purposes_of
 from edge_agent.devices.fleet import Fleet
 from edge_agent.devices.log_clearing import LogClearing
 from edge_agent.devices.pushed_pictures import PushedPictures
@@ -131,7 +131,12 @@ class Agent:
             clock=clock,
         )
         self.biometrics = Biometrics.open(
-            config.keys, gateway.data_dir, tenant=gateway.tenant, site=lambda: self.site, now=clock
+            config.keys,
+            gateway.data_dir,
+            tenant=gateway.tenant,
+            site=lambda: self.site,
+            now=clock,
+            device_of=self._device_of,
         )
         self.device_templates = DeviceTemplates(
             database=database,
@@ -141,6 +146,7 @@ class Agent:
             terms=self.biometrics.terms,
             sensor_on=self.biometrics.sensor_on,
             device_of=self._device_of,
+            purposes=lambda device: purposes_of(device, self.site),
             now=clock,
         )
         self.pictures = PushedPictures(

@@ -155,10 +155,14 @@ def occurred_at(device_time: datetime, zone: ZoneInfo, *, near: datetime | None,
 
 
 def recognised(roster: Roster, connection: sqlite3.Connection, event: Event) -> Event | None:
-    """A stored event whose user nobody knew, if somebody has that number now. The id and the device's words stay."""
+    """A stored event whose user nobody knew, if somebody has that number now and nobody else had it then.
+
+    The id and the device's words stay.
+    """
     if event.subject is not None or event.data.get("known") is not False:
         return None
-    subject = roster.subject_of(connection, device=event.device, user_id=str(event.data.get("user_id") or ""))
+    user_id = str(event.data.get("user_id") or "")
+    subject = roster.subject_of(connection, device=event.device, user_id=user_id, at=event.occurred_at)
     if subject is None:
         return None
     return replace(event, subject=subject, data={**event.data, "known": True})
@@ -338,7 +342,9 @@ class Attendance:
 
     def _named(self, connection: sqlite3.Connection, source: Source, told: Punch | DoorEvent, event: Event) -> Event:
         """The event with its subject; one nobody knows is kept and says so."""
-        subject = self._roster.subject_of(connection, device=source.name, user_id=told.user_id, card=told.card)
+        subject = self._roster.subject_of(
+            connection, device=source.name, user_id=told.user_id, card=told.card, at=event.occurred_at
+        )
         data = dict(event.data)
         if told.user_id or told.card:
             data["known"] = subject is not None

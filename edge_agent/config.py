@@ -128,7 +128,9 @@ class Device(Model):
     encoding: str = ""
     location: Location | None = None
     enabled: bool = True
-    attendance: bool = Field(True, description="punches of this device count as attendance")
+    attendance: bool = Field(
+        True, description="its punches count as attendance; it gets templates only of people who agreed to that"
+    )
     biometrics: tuple[Modality, ...] = Field((), description="modalities the enterprise switched on for this device")
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -148,7 +148,10 @@ class Incidents:
         return await self._database.read(lambda c: _read(c, "id", identity))
 
     async def freeze(self, identity: str, *, actor: str) -> Incident:
-        """No sensor opens and nothing biometric matches until `thaw`; card and PIN go on. Raises KeyError."""
+        """No sensor opens and nothing biometric matches until `thaw`; card and PIN go on. Raises KeyError.
+
+        Terminals that match by themselves lose their copies within minutes, those that are away when they return.
+        """
         await self.get(identity)
         site = self._configuration.site
         switches = {name: switch.model_dump(mode="json") for name, switch in site.modalities.items()}

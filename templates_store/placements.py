@@ -1,8 +1,13 @@
-"""Copies in devices' own memories: known, and owed an erasure until the device says it is done."""
+"""Copies in devices' own memories: known, and owed an erasure until the device says it is done.
+
+What begins an erasure: the subject's own (`start_erasing`), or that nothing allows the copy any more (`recall`).
+"""
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Callable, Collection
 from typing import Any
 
 from templates_store.errors import Duplicate
@@ -16,6 +21,11 @@ _COLUMNS = (
     " last_error"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM placement "  # noqa: S608
+_COVERED = (
+    "EXISTS (SELECT 1 FROM consent c JOIN switch s ON s.modality = c.modality AND s.purpose = c.purpose"
+    " WHERE c.subject_id = p.subject_id AND c.modality = p.modality AND c.purpose = p.purpose"
+    " AND c.state = 'valid' AND s.enabled = 1)"
+)
 
 
 def _row(row: tuple[Any, ...]) -> Placement:
@@ -101,6 +111,22 @@ def start_erasing(
         values,
     )
     return serials
+
+
+def disallowed(sql: sqlite3.Connection, allowed: Callable[[Placement], bool]) -> list[int]:
+    """Copies without a valid consent, switched off, or not `allowed`; those owed already are not among them."""
+    rows = sql.execute(f"SELECT {_COLUMNS}, {_COVERED} FROM placement p WHERE state = 'placed'")  # noqa: S608
+    return [row[0] for row in rows if not row[-1] or not allowed(_row(row))]
+
+
+def recall(transaction: Transaction, placement_ids: Collection[int]) -> None:
+    """Mark these copies as owed. The consent may come back; the copy is given anew then."""
+    sql, listed = transaction.sql, json.dumps(sorted(placement_ids))
+    where = "WHERE state = 'placed' AND placement_id IN (SELECT value FROM json_each(?))"
+    subjects = sql.execute(f"SELECT DISTINCT subject_id FROM placement {where}", (listed,)).fetchall()  # noqa: S608
+    sql.execute(f"UPDATE placement SET state = 'erasing' {where}", (listed,))  # noqa: S608
+    for (subject_id,) in subjects:
+        transaction.touch(subject_id)
 
 
 def close(transaction: Transaction, placement_id: int) -> Placement | None:

@@ -11,7 +11,7 @@ Erasure, step by step:
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -281,6 +281,18 @@ class TemplateStore:
     def placements(self, subject_id: SubjectId) -> list[Placement]:
         with self.database.read() as sql:
             return placements.of_subject(sql, subject_id)
+
+    def recall(self, allowed: Callable[[Placement], bool]) -> int:
+        """Copies that no valid consent and switch cover, or that are not `allowed`, become owed. How many.
+
+        Raises Sealed.
+        """
+        with self.database.read() as sql:
+            found = placements.disallowed(sql, allowed)
+        if found:
+            with self.ledger.write() as transaction:
+                placements.recall(transaction, found)
+        return len(found)
 
     def pending_erasures(self, device_serial: str | None = None) -> list[Placement]:
         """Copies that devices still have to delete, oldest first. Retry until `close_placement`."""

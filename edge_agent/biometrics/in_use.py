@@ -3,6 +3,9 @@
 Without a usable key the agent starts sealed: punches are recorded, cards and PINs open doors, nothing is
 matched, and health says why. Erasures that waited for the key are carried out before the galleries open. Engines
 are loaded when a modality is switched on, not before: a gateway without biometrics holds no model in memory.
+
+What may not match here may not match on a terminal either: when a consent goes stale or a switch off, the copies that
+terminals hold become owed, and the erasure flow takes them off.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,7 @@ from edge_agent.matching.decision import Targets
 from edge_agent.matching.face_engine import engine
 from edge_agent.matching.fingerprint import FingerprintEngine
 from edge_agent.matching.pipelines import METRICS
-from edge_agent.policy.consent import Terms
+from edge_agent.policy.consent import Terms, terms_fault
 from edge_agent.policy.retention import Periods
 from templates_store.errors import KeyUnavailable
 from templates_store.gallery.finger_template import MinutiaeTemplate
@@ -91,6 +94,7 @@ class Biometrics:
         *,
         site: Callable[[], SiteConfig],
         now: Callable[[], datetime],
+        device_of: Callable[[str], str | None],
     ) -> None:
         self.store = store
         self._now = now
@@ -103,13 +107,21 @@ class Biometrics:
         self._keys = keys
         self._folder = folder
         self._site = site
+        self._device_of = device_of  # the configured device of a serial number
         self._changing = asyncio.Lock()
         self._measured: dict[str, Calibration] = {}  # by this site, `edge-agent calibrate`
         self._curves: dict[str, Calibration] = {}
 
     @classmethod
     def open(
-        cls, keys: Keys, folder: Path, *, tenant: str, site: Callable[[], SiteConfig], now: Callable[[], datetime]
+        cls,
+        keys: Keys,
+        folder: Path,
+        *,
+        tenant: str,
+        site: Callable[[], SiteConfig],
+        now: Callable[[], datetime],
+        device_of: Callable[[str], str | None] = lambda _serial: None,
     ) -> Biometrics:
         """Open the store, sealed if its key is not to be had. Blocks. Raises RolledBack, SchemaTooNew."""
         provider, reason = None, ""
@@ -122,7 +134,7 @@ class Biometrics:
         )
         if reason:
             store.seal_reason = reason
-        made = cls(store, keys, folder, site=site, now=now)
+        made = cls(store, keys, folder, site=site, now=now, device_of=device_of)
         made.warning = provider.warning if provider else ""
         return made
 
@@ -190,9 +202,11 @@ class Biometrics:
         return len(templates) if kept else 0
 
     async def keep_house(self, periods: Periods) -> None:
-        """Chunks for the next start, erasures that a reader held up, receipts past their time."""
+        """Chunks for the next start, erasures that a reader held up, copies that became known to be disallowed,
+        receipts past their time."""
         if self.store.sealed:
             return
+        await asyncio.to_thread(self._recall)
         await asyncio.to_thread(self.store.pack)
         await asyncio.to_thread(self.store.finish_erasures)
         await asyncio.to_thread(self.store.forget, self._now() - timedelta(days=periods.receipt))
@@ -246,14 +260,34 @@ class Biometrics:
             wanted = modality in configured and configured[modality].enabled
             if self.store.enabled(modality) != wanted:
                 self.store.set_modality(modality, enabled=wanted, actor="configuration")
+                if wanted:
+                    self.galleries.seal()  # loaded anew below: what was off when they were is not in them
 
     def _outdate(self) -> None:
-        """Consents on notices that are no longer accepted become stale, at a change and after a restore."""
+        """Consents on notices that are no longer accepted become stale, at a change and after a restore.
+
+        Copies on terminals that rest on them, or on a switch that went off, become owed.
+        """
         terms = self.terms()
         if terms.notice_version:
             accepted = terms.accepted_versions | {terms.notice_version}
             if self.store.mark_stale(accepted_versions=accepted):
                 self.galleries.seal()  # loaded anew below, without them
+        self._recall()
+
+    def _recall(self) -> None:
+        """Copies that nothing allows any more become owed. Those of a device unknown here wait until it is known."""
+        terms = self.terms()
+        on = {modality for modality in Modality if terms_fault(modality, terms) is None}
+
+        @cache
+        def sensor_on(serial: str, modality: Modality) -> bool:
+            device = self._device_of(serial)
+            return device is None or self.sensor_on(device, modality)
+
+        count = self.store.recall(lambda each: each.modality in on and sensor_on(each.device_serial, each.modality))
+        if count:
+            log.info("copies_recalled count=%d", count)
 
     async def _load_engines(self) -> None:
         configured = self._site().modalities

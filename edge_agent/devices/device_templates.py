@@ -2,7 +2,8 @@
 
 A terminal's template is opaque here. It is stored sealed under the person's own key, as `device:<algorithm>`, with
 the place it came from; a withdrawal then knows where to delete. Another terminal gets it only if it names the same
-algorithm and version. Whatever comes without the modality switched on for that device, or without a valid consent, is
+algorithm and version, and only of people who agreed to everything that a match there is used for: attendance, access,
+or both. Whatever comes without the modality switched on for that device, or without a valid consent, is
 dropped and counted; the terminal keeps its own copy, which nobody here put there.
 """
 
@@ -23,6 +24,7 @@ from device_drivers.devices import Capabilities, DeviceTemplate, ItemResult
 from device_drivers.errors import DeviceRefused, Unsupported
 from edge_agent.audit import AuditLog, Entry
 from edge_agent.biometrics.galleries import OPAQUE
+from edge_agent.config import SiteConfig
 from edge_agent.database import Database
 from edge_agent.people.roster import Roster
 from edge_agent.policy.consent import ConsentRefused, Terms, on_record
@@ -31,6 +33,7 @@ from templates_store.store import TemplateStore
 from templates_store.template import (
     Consent,
     Modality,
+    Purpose,
     SubjectId,
     Template,
     TemplateFormat,
@@ -66,7 +69,7 @@ class Gift:
 
 
 class DeviceTemplates:
-    """`device_of` names the configured device of a serial number."""
+    """`device_of` names the configured device of a serial number, `purposes` tells what a match on one is used for."""
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class DeviceTemplates:
         terms: Callable[[], Terms],
         sensor_on: Callable[[str, Modality], bool],
         device_of: Callable[[str], str | None],
+        purposes: Callable[[str], frozenset[Purpose]],
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -87,6 +91,7 @@ class DeviceTemplates:
         self._terms = terms
         self._sensor_on = sensor_on
         self._device_of = device_of
+        self._purposes = purposes
         self._now = now
         self.dropped: Counter[str] = Counter()  # by device, since the last audit row
         self.pictures_dropped: Counter[str] = Counter()
@@ -166,6 +171,7 @@ class DeviceTemplates:
         """
         algorithms = {a for a in (able.finger_algorithm, able.face_algorithm) if a}
         switched_on = [m for m in MODALITIES.values() if self._sensor_on(device, m)]
+        purposes = self._purposes(device)
         gifts: list[Gift] = []
         there_of: Counter[str] = Counter()
         if not algorithms or not switched_on or self._store.sealed:
@@ -181,7 +187,10 @@ class DeviceTemplates:
             there_of.update(template.modality for template in there)
             await self.pushed(serial, [t for t in there if consents.get(MODALITIES.get(t.modality, Modality.IRIS))])
             present = {(t.modality, t.index, t.algorithm) for t in there}
-            for modality, given in consents.items():
+            for modality, found in consents.items():
+                given = [consent for consent in found if consent.purpose in purposes]
+                if {consent.purpose for consent in given} != purposes:
+                    continue
                 for gift in await asyncio.to_thread(self._gifts, user_id, modality, given, algorithms):
                     at = gift.template
                     if (at.modality, at.index, at.algorithm) not in present:
@@ -264,6 +273,13 @@ def _fitting(gifts: list[Gift], there: Counter[str], able: Capabilities) -> tupl
         taken[modality] += 1
         fits.append(gift)
     return fits, refused
+
+
+def purposes_of(device: str, site: SiteConfig) -> frozenset[Purpose]:
+    """What a terminal uses a match for: it opens a door by itself, its punches are working time, or both."""
+    access = any(door.device == device for door in site.access.doors)
+    attendance = any(found.name == device and found.attendance for found in site.devices)
+    return frozenset(purpose for purpose, used in ((Purpose.ACCESS, access), (Purpose.ATTENDANCE, attendance)) if used)
 
 
 def slot_of(template: DeviceTemplate) -> str:

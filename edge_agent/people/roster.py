@@ -139,21 +139,40 @@ class Roster:
     # Asking
 
     def subject_of(
-        self, connection: sqlite3.Connection, *, device: str = EVERY_DEVICE, user_id: str = "", card: str = ""
+        self,
+        connection: sqlite3.Connection,
+        *,
+        device: str = EVERY_DEVICE,
+        user_id: str = "",
+        card: str = "",
+        at: datetime | None = None,
     ) -> str | None:
-        """Whom a device means: its own entry for the number first, then everybody's, then the card."""
+        """Whom a device means: its own entry for the number first, then everybody's, then the card.
+
+        A number means nobody in what happened before the device deleted an earlier holder of it.
+        """
         if user_id:
             row = connection.execute(
                 "SELECT subject FROM device_users WHERE user_id = ? AND device IN (?, '') ORDER BY device DESC LIMIT 1",
                 (user_id, device),
             ).fetchone()
-            if row:
+            if row and not (at is not None and self._was_anothers(connection, row[0], device, user_id, at)):
                 return str(row[0])
         if card:
             row = connection.execute("SELECT subject FROM cards WHERE digest = ?", (self.card_digest(card),)).fetchone()
             if row:
                 return str(row[0])
         return None
+
+    def _was_anothers(
+        self, connection: sqlite3.Connection, subject: str, device: str, user_id: str, at: datetime
+    ) -> bool:
+        row = connection.execute(
+            "SELECT 1 FROM device_removals r JOIN erasure_orders o ON o.id = r.erasure"
+            " WHERE r.device = ? AND r.user_id = ? AND (r.done_at IS NULL OR r.done_at > ?) AND o.subject <> ?",
+            (device, user_id, utc_text(at), subject),
+        ).fetchone()
+        return row is not None
 
     def names(self, connection: sqlite3.Connection, subjects: Iterable[str]) -> dict[str, str]:
         """Names of those known; an explicit join, for recipients that may have names."""
@@ -238,7 +257,11 @@ class Roster:
         return bool(connection.execute("DELETE FROM people WHERE subject = ?", (subject,)).rowcount)
 
     def link(self, connection: sqlite3.Connection, subject: str, user_id: str, *, device: str = EVERY_DEVICE) -> None:
-        """On `device` the number `user_id` means `subject`. Raises Taken, ValueError."""
+        """On `device` the number `user_id` means `subject`.
+
+        Raises ValueError; Taken also while a device still has to delete whoever had the number before, because until
+        then it tells that person's finger by it.
+        """
         if not 0 < len(user_id) <= MAX_USER_ID:
             raise ValueError(f"user_id: 1 to {MAX_USER_ID} characters")
         row = connection.execute(
@@ -247,6 +270,16 @@ class Roster:
         if row and row[0] != subject:
             raise Taken(f"user_id {user_id} belongs to somebody else")
         if not row:
+            holds = connection.execute(
+                "SELECT device FROM device_removals WHERE user_id = ? AND done_at IS NULL AND ? IN ('', device) "
+                " LIMIT 1",
+                (user_id, device),
+            ).fetchone()
+            if holds:
+                raise Taken(
+                    f"user_id {user_id}: {holds[0]} still has to delete its earlier holder;"
+                    " connect that device, or take another number"
+                )
             connection.execute("INSERT INTO device_users VALUES (?, ?, ?)", (device, user_id, subject))
 
     def unlink(self, connection: sqlite3.Connection, user_id: str, *, device: str = EVERY_DEVICE) -> bool:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from device_drivers.events import Origin, Punch, VerifyMode
 from edge_agent.agent import Agent
+from edge_agent.attendance import Attendance, Source, recognised
 from edge_agent.config import parse
 from edge_agent.erasure import EVENTS_DEADLINE
+from edge_agent.people.roster import Taken
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Periods
 from templates_store.backup import kek_id
@@ -92,6 +95,27 @@ async def test_a_new_key_and_a_fresh_backup_close_the_receipt(tmp_path: Path) ->
         assert len(s.backups) == 1
         assert set(outcomes(s).values()) == {"gone"}
         assert s.store.receipts(ANN)[-1].closed
+
+
+async def test_a_late_punch_of_somebody_who_left_is_nobody_elses(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.erasure.erase(ANN, Verb.LEAVE, actor="li", reason="left")  # the terminals are away
+        with pytest.raises(Taken, match="zk-1"):
+            await s.add("bob", number="42")
+        s.clock.move(hours=1)
+        s.terminals |= {name: Terminal(name) for name in ("zk-1", "zk-2")}
+        await s.erasure.retry()
+        await s.add("bob", number="42")
+        attendance = Attendance(s.database, s.roster, clock=s.clock.now, monotonic=s.clock.monotonic)
+        attendance.configure([Source("zk-1", timezone="UTC")])
+        now = s.clock.now().replace(tzinfo=None)
+        for n, at in enumerate((now - timedelta(minutes=30), now)):
+            heard = Punch("ZK1", "42", at, VerifyMode.FINGER, record_no=n, origin=Origin.BACKLOG)
+            await attendance.recorder("zk-1")([heard])
+        told = [each.event for each in await s.events("attendance.")]
+        assert [event.subject for event in told] == [None, "bob"]
+        assert await s.database.read(lambda c: [recognised(s.roster, c, event) for event in told]) == [None, None]
 
 
 async def test_leaving_takes_name_card_pin_and_whereabouts_and_keeps_the_counts(tmp_path: Path) -> None:

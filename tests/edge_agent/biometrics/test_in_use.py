@@ -10,9 +10,11 @@ import pytest
 from edge_agent.biometrics.in_use import Biometrics, provider_of
 from edge_agent.config import Keys, SiteConfig
 from edge_agent.database import utc_now
+from edge_agent.policy.retention import Periods
 from templates_store.errors import KeyUnavailable
 from templates_store.keys.passphrase import passphrase
-from templates_store.template import Modality
+from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateFormat, TemplateId
+from tests.flows.site import consent, minutiae_of
 
 WORDS = "correct horse battery staple"
 ON = {
@@ -25,6 +27,18 @@ ON = {
     ],
 }
 
+ANN = SubjectId("ann")
+GIVEN = consent("ann", Modality.FINGERPRINT, Purpose.ACCESS, now=utc_now())
+FINGER = Template(
+    TemplateId("x"),
+    ANN,
+    Modality.FINGERPRINT,
+    Purpose.ACCESS,
+    TemplateFormat("test-finger/1"),
+    minutiae_of(7).encode(),
+    2,
+)
+
 
 @pytest.fixture(autouse=True)
 def _quick_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +50,25 @@ class Opened:
 
     def __init__(self, folder: Path, keys: Keys, site: dict[str, Any]) -> None:
         self.site = SiteConfig.model_validate(site)
-        self.parts = Biometrics.open(keys, folder, tenant="t1", site=lambda: self.site, now=utc_now)
+        self.devices = {"S1": "sensor"}
+        self.parts = Biometrics.open(
+            keys,
+            folder,
+            tenant="t1",
+            site=lambda: self.site,
+            now=utc_now,
+            device_of=lambda serial: self.devices.get(serial),
+        )
+
+    async def with_a_copy(self) -> None:
+        """Somebody's finger, here and on the terminal S1."""
+        await self.parts.follow()
+        self.parts.store.enrol(GIVEN, [FINGER])
+        self.parts.store.add_placement(
+            ANN, Modality.FINGERPRINT, Purpose.ACCESS, device_serial="S1", slot="42/fingerprint/6"
+        )
+        await self.parts.follow()
+        assert self.parts.store.pending_erasures() == []
 
 
 @pytest.fixture
@@ -63,6 +95,58 @@ async def test_what_is_switched_off_again_leaves_the_store_too(opened: Opened) -
     await opened.parts.follow()
     assert not opened.parts.store.enabled(Modality.FINGERPRINT)
     assert opened.parts.terms().switched_on == frozenset()
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_what_is_switched_on_again_is_searched_again(tmp_path: Path, restarted: bool) -> None:
+    first = Opened(tmp_path, Keys(), ON)
+    await first.parts.follow()
+    first.parts.store.enrol(GIVEN, [FINGER])
+    first.site = SiteConfig()
+    await first.parts.follow()
+    if restarted:
+        first.parts.close()
+        first = Opened(tmp_path, Keys(), {})
+        await first.parts.follow()
+        assert first.parts.galleries.count() == 0
+    first.site = SiteConfig.model_validate(ON)
+    await first.parts.follow()
+    assert not first.parts.galleries.sealed
+    assert first.parts.galleries.count(Modality.FINGERPRINT, Purpose.ACCESS) == 1
+    probe = minutiae_of(7)
+    [found] = first.parts.galleries.search(Modality.FINGERPRINT, Purpose.ACCESS, FINGER.format.pipeline, probe, k=1)
+    assert found.subject_id == "ann"
+    first.parts.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"privacy": {"notice_version": "n3", "impact_assessment": "pia-1"}},
+        {"privacy": ON["privacy"] | {"high_risk": True}},
+        {"modalities": {"fingerprint": {"enabled": False}}},
+        {"devices": [{"name": "sensor", "kind": "fingerprint_uart", "address": "/dev/ttyUSB0"}]},
+    ],
+    ids=["notice", "high risk", "modality", "device"],
+)
+async def test_copies_on_terminals_are_owed_when_nothing_allows_them_any_more(
+    opened: Opened, change: dict[str, Any]
+) -> None:
+    await opened.with_a_copy()
+    opened.site = SiteConfig.model_validate(ON | change)
+    await opened.parts.follow()
+    assert [each.slot for each in opened.parts.store.pending_erasures("S1")] == ["42/fingerprint/6"]
+    assert opened.parts.store.statistics().templates == {"fingerprint": 1}  # here they wait, sealed
+
+
+async def test_a_copy_on_a_terminal_that_is_not_known_yet_is_owed_once_it_is(opened: Opened) -> None:
+    await opened.with_a_copy()
+    opened.devices.clear()
+    await opened.parts.keep_house(Periods())
+    assert opened.parts.store.pending_erasures() == []
+    opened.devices["S1"] = "other"
+    await opened.parts.keep_house(Periods())
+    assert len(opened.parts.store.pending_erasures()) == 1
 
 
 def test_terms_are_the_configurations(opened: Opened) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from device_drivers.adms.link import Hooks
 from device_drivers.adms.server import AdmsServer
-from device_drivers.devices import Capabilities, DeviceTemplate, Feature, ItemResult
+from device_drivers.devices import Capabilities, DeviceTemplate, DeviceUser, Feature, ItemResult
 from device_drivers.simulated.adms import SimulatedAdms
-from edge_agent.devices.device_templates import DeviceTemplates, index_of, position_of
+from edge_agent.config import SiteConfig
+from edge_agent.devices.device_templates import DeviceTemplates, index_of, position_of, purposes_of
 from edge_agent.policy.requests import Verb
 from templates_store.records import PlacementState
 from templates_store.template import Modality, Purpose, SubjectId
@@ -45,6 +46,7 @@ def templates_of(s: Site, **more: Any) -> DeviceTemplates:
         "terms": lambda: s.terms,
         "sensor_on": lambda device, modality: (device, modality) not in s.switched_off,
         "device_of": {"A1": "gate", "B2": "yard"}.get,
+        "purposes": lambda _: frozenset({Purpose.ATTENDANCE}),
         "now": s.clock.now,
     }
     return DeviceTemplates(**settings | more)
@@ -134,6 +136,44 @@ async def test_a_template_goes_to_terminals_of_the_same_algorithm_and_version_on
     assert len((await kept.lacking("yard", other, able(), numbers, serial="B2"))[0]) == 1
 
 
+@pytest.mark.parametrize("agreed", [{Purpose.ATTENDANCE}, {Purpose.ACCESS}, set(Purpose)])
+@pytest.mark.parametrize("used", [{Purpose.ATTENDANCE}, {Purpose.ACCESS}, set(Purpose), set()])
+async def test_a_terminal_gets_templates_of_people_who_agreed_to_all_it_uses_them_for(
+    s: Site, agreed: set[Purpose], used: set[Purpose]
+) -> None:
+    kept, other = templates_of(s, purposes=lambda _: frozenset(used)), Terminal("yard")
+    for purpose in agreed:
+        agree(s, purpose=purpose)
+    await kept.pushed("A1", [FACE])
+    gifts, _ = await kept.lacking("yard", other, able(), {"42": ANN}, serial="B2")
+    assert bool(gifts) is bool(used and used <= agreed)
+    for gift in gifts:
+        assert (await kept.give("B2", other, gift)).ok
+    placed = {each.purpose for each in s.store.placements(ANN) if each.device_serial == "B2"}
+    assert placed == (used if gifts else set())
+
+
+def test_a_terminal_at_a_door_is_used_for_access_and_one_whose_punches_count_for_attendance() -> None:
+    site = SiteConfig.model_validate(
+        {
+            "devices": [
+                {"name": "gate", "kind": "adms", "attendance": False},
+                {"name": "clock", "kind": "adms"},
+                {"name": "both", "kind": "adms"},
+                {"name": "neither", "kind": "adms", "attendance": False},
+            ],
+            "access": {"doors": [{"name": "front", "device": "gate"}, {"name": "back", "device": "both"}]},
+        }
+    )
+    found = {device.name: set(purposes_of(device.name, site)) for device in site.devices}
+    assert found == {
+        "gate": {Purpose.ACCESS},
+        "clock": {Purpose.ATTENDANCE},
+        "both": {Purpose.ACCESS, Purpose.ATTENDANCE},
+        "neither": set(),
+    }
+
+
 async def test_a_full_terminal_and_a_refusal_are_named(s: Site) -> None:
     kept, other = templates_of(s), Terminal("yard")
     agree(s)
@@ -154,6 +194,32 @@ async def test_after_a_withdrawal_nothing_is_given_and_what_waited_is_refused(s:
     assert not (await kept.give("B2", other, gift)).ok
     assert other.fed == []
     assert await kept.lacking("yard", other, able(), {"42": ANN}, serial="B2") == ([], [])
+
+
+async def test_a_copy_that_was_recalled_is_given_back_when_it_is_allowed_again(s: Site) -> None:
+    kept, terminal = templates_of(s), Terminal("yard")
+    s.terminals["B2"] = terminal
+    agree(s, Modality.FINGERPRINT)
+    finger = DeviceTemplate("42", "fingerprint", 6, "zk-finger-10", b"an opaque finger")
+    await kept.pushed("A1", [finger])
+    able = await terminal.capabilities()
+
+    async def give() -> list[bool]:
+        gifts, _ = await kept.lacking("yard", terminal, able, {"42": ANN}, serial="B2")
+        return [(await kept.give("B2", terminal, gift)).ok for gift in gifts]
+
+    await terminal.upsert_users([DeviceUser("42", card="1234")])
+    assert await give() == [True]
+    s.store.set_modality(Modality.FINGERPRINT, enabled=False, actor="li")
+    assert s.store.recall(lambda _: True) == 2
+    terminal.fed.clear()
+    assert await s.erasure.retry() == 1
+    assert terminal.stored == set()
+    assert terminal.people["42"].card == "1234"
+    s.store.set_modality(Modality.FINGERPRINT, enabled=True, actor="li")
+    assert s.store.recall(lambda _: True) == 0
+    assert await give() == [True]
+    assert terminal.stored == {("42", "fingerprint")}
 
 
 async def test_a_withdrawal_reaches_a_push_terminal_when_it_returns_and_closes_the_receipt(s: Site) -> None:

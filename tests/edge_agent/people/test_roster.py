@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from argon2 import PasswordHasher
 
-from edge_agent.database import SCHEMA
+from edge_agent.database import SCHEMA, utc_text
 from edge_agent.people.roster import Person, Roster, RowError, Taken, new_subject, read_csv
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+S1_IS_LEAVING = """
+    INSERT INTO erasure_orders (id, subject, kind, reason, actor, ordered_at) VALUES ('o', 's1', 'leave', '', '', '');
+    INSERT INTO device_removals (device, user_id, erasure) VALUES ('yard', '7', 'o');
+"""
 
 
 @pytest.fixture
@@ -84,6 +89,36 @@ def test_a_card_or_number_belongs_to_one_person(roster: Roster, connection: sqli
         roster.link(connection, "s2", "7")
     with pytest.raises(Taken):
         roster.add_card(connection, "s2", "00123", now=NOW)
+
+
+def test_a_number_is_free_once_the_devices_deleted_its_earlier_holder(
+    roster: Roster, connection: sqlite3.Connection
+) -> None:
+    connection.executescript(S1_IS_LEAVING)
+    roster.put(connection, Person("s2", "x"), now=NOW)
+    for device in ("", "yard"):
+        with pytest.raises(Taken, match="yard still has to delete its earlier holder"):
+            roster.link(connection, "s2", "7", device=device)
+    roster.link(connection, "s2", "7", device="gate")
+    roster.link(connection, "s2", "8")
+    connection.execute("UPDATE device_removals SET done_at = ?", (utc_text(NOW),))
+    roster.link(connection, "s2", "7")
+
+    def holder(device: str, at: datetime) -> str | None:
+        return roster.subject_of(connection, device=device, user_id="7", at=at)
+
+    assert holder("yard", NOW - timedelta(hours=1)) is None  # the earlier holder's, told late
+    assert holder("gate", NOW - timedelta(hours=1)) == "s2"
+    assert holder("yard", NOW) == "s2"
+
+
+def test_until_a_leaver_is_gone_everything_of_theirs_stays_theirs(
+    roster: Roster, connection: sqlite3.Connection
+) -> None:
+    roster.put(connection, Person("s1", "x"), now=NOW)
+    roster.link(connection, "s1", "7")
+    connection.executescript(S1_IS_LEAVING)
+    assert roster.subject_of(connection, device="yard", user_id="7", at=NOW) == "s1"
 
 
 def test_removing_a_person_removes_everything_of_theirs(roster: Roster, connection: sqlite3.Connection) -> None:
