@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from device_drivers.devices import Capabilities, DeviceTemplate, Feature, ItemRe
 from device_drivers.simulated.adms import SimulatedAdms
 from edge_agent.devices.device_templates import DeviceTemplates, index_of, position_of
 from edge_agent.policy.requests import Verb
-from templates_store.records import PlacementState
-from templates_store.template import Modality, Purpose, SubjectId
+from templates_store.records import ConsentState, PlacementState
+from templates_store.template import Consent, Modality, Purpose, SubjectId, Template
 from tests.device_drivers.adms.site import Recorder, client, config, on_a_socket, running
 from tests.flows.site import Site, Terminal, consent, site
 
@@ -52,6 +52,18 @@ def templates_of(s: Site, **more: Any) -> DeviceTemplates:
 
 def agree(s: Site, modality: Modality = Modality.FACE, purpose: Purpose = Purpose.ATTENDANCE) -> None:
     s.store.renew(consent("ann", modality, purpose, now=s.clock.now()))
+
+
+def withdraw_before_storing(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person takes the consent back after it was looked up and before anything rests on it."""
+    store = s.store.enrol
+
+    def withdrawn(consent: Consent, templates: Sequence[Template]) -> None:
+        s.store.withdraw(ANN, reason="x", actor="ann")
+        s.galleries.remove(ANN)
+        store(consent, templates)
+
+    monkeypatch.setattr(s.store, "enrol", withdrawn)
 
 
 def held(s: Site, purpose: Purpose = Purpose.ATTENDANCE) -> list[tuple[str, bytes]]:
@@ -154,6 +166,16 @@ async def test_after_a_withdrawal_nothing_is_given_and_what_waited_is_refused(s:
     assert not (await kept.give("B2", other, gift)).ok
     assert other.fed == []
     assert await kept.lacking("yard", other, able(), {"42": ANN}, serial="B2") == ([], [])
+
+
+async def test_a_withdrawal_in_the_middle_of_a_push_stays_one(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = templates_of(s)
+    agree(s)
+    withdraw_before_storing(s, monkeypatch)
+    await kept.pushed("A1", [FACE])
+    assert (s.store.statistics().templates, kept.dropped) == ({}, {"gate": 1})
+    assert [consent.state for consent in s.store.consents(ANN)] == [ConsentState.WITHDRAWN]
+    assert [place.slot for place in s.store.pending_erasures("A1")] == ["42/face/0"]
 
 
 async def test_a_withdrawal_reaches_a_push_terminal_when_it_returns_and_closes_the_receipt(s: Site) -> None:
