@@ -1,17 +1,24 @@
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+import threading
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from edge_agent.enrolment import EnrolmentRefused
 from edge_agent.erasure import EVENTS_DEADLINE
+from edge_agent.policy.consent import Act
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Periods
+from templates_store.errors import ConsentMissing
 from templates_store.keys.keyring import key_file
 from templates_store.records import ConsentState
 from templates_store.template import Modality, Purpose, SubjectId
-from tests.flows.site import LINK_GONE, Site, Terminal, site
+from tests.flows.site import LINK_GONE, PATIENCE_S, Site, Terminal, site
 
 ANN = SubjectId("ann")
 
@@ -43,6 +50,82 @@ async def test_after_a_withdrawal_the_face_does_not_match_and_the_card_goes_on(t
             Modality.FACE: ConsentState.WITHDRAWN,
             Modality.FINGERPRINT: ConsentState.VALID,
         }
+
+
+async def sampled(s: Site, *purposes: Purpose, given_at: datetime) -> str:
+    """An enrolment that lacks nothing but its end."""
+    acts = [Act(ANN, Modality.FACE, each, "n1", given_at, "cd" * 32, of_age=True) for each in purposes]
+    step = await s.enrolment.start(acts, actor="li")
+    while not step.ready:
+        step = await s.enrolment.offer_frame(step.enrolment_id, np.full((48, 64, 3), 7, np.uint8))
+    return step.enrolment_id
+
+
+@pytest.mark.parametrize(
+    ("verb", "scope"),
+    [
+        (Verb.WITHDRAW, {}),
+        (Verb.WITHDRAW, {"modality": Modality.FACE}),
+        (Verb.DELETE, {"purpose": Purpose.ATTENDANCE}),
+        (Verb.LEAVE, {}),
+    ],
+)
+async def test_an_order_ends_what_is_being_enrolled_and_only_a_new_consent_begins_again(
+    tmp_path: Path, verb: Verb, scope: dict[str, Any]
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        given = s.clock.now()
+        begun = await sampled(s, Purpose.ACCESS, Purpose.ATTENDANCE, given_at=given)
+        s.clock.move(seconds=20)
+        carried = await s.erasure.erase(ANN, verb, actor="ann", reason="", **scope)
+        assert carried.receipt is not None
+        s.clock.move(seconds=20)
+        with pytest.raises(EnrolmentRefused, match="no such enrolment"):
+            await s.enrolment.finish(begun)
+        await s.add("ann")
+        again = await sampled(s, Purpose.ATTENDANCE, given_at=given)
+        with pytest.raises(ConsentMissing, match="a new consent"):
+            await s.enrolment.finish(again)
+        assert (s.galleries.count(), s.store.statistics().templates, s.store.consents(ANN)) == (0, {}, [])
+        await s.enrolment.finish(await sampled(s, Purpose.ATTENDANCE, given_at=s.clock.now()))
+        assert s.galleries.count() == 1
+
+
+async def test_an_order_in_another_scope_leaves_an_enrolment_alone(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        begun = await sampled(s, Purpose.ACCESS, given_at=s.clock.now())
+        await s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="", modality=Modality.FINGERPRINT)
+        await s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="", purpose=Purpose.ATTENDANCE)
+        await s.erasure.erase(SubjectId("bob"), Verb.LEAVE, actor="li", reason="")
+        await s.enrolment.finish(begun)
+        assert s.galleries.count() == 1
+
+
+async def test_an_order_that_comes_while_an_enrolment_is_being_stored_leaves_nothing(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        ahead = s.clock.now() + timedelta(minutes=4)  # signed on a tablet whose clock runs ahead
+        begun = await sampled(s, Purpose.ACCESS, given_at=ahead)
+        store, loop = s.store.enrol_many, asyncio.get_running_loop()
+        storing, ordered = asyncio.Event(), threading.Event()
+
+        def slow(people: Any) -> int:
+            loop.call_soon_threadsafe(storing.set)
+            ordered.wait(PATIENCE_S)
+            return store(people)
+
+        s.store.enrol_many = slow  # type: ignore[method-assign]
+        finishing = asyncio.create_task(s.enrolment.finish(begun))
+        await storing.wait()
+        erasing = asyncio.create_task(s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason=""))
+        await asyncio.sleep(0)
+        await s.database.write(lambda c: None)  # behind the order
+        ordered.set()
+        await asyncio.gather(finishing, erasing, return_exceptions=True)
+        assert (s.galleries.count(), s.store.statistics().templates) == (0, {})
+        assert [consent.state for consent in s.store.consents(ANN)] == [ConsentState.WITHDRAWN]
 
 
 async def test_what_goes_upstream_does_not_say_that_somebody_withdrew(tmp_path: Path) -> None:
