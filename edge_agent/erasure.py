@@ -32,7 +32,7 @@ from edge_agent.delivery.event import Event, append
 from edge_agent.doors.presence import Presence
 from edge_agent.enrolment import Enrolment
 from edge_agent.people.roster import Roster
-from edge_agent.people.what_is_kept import about, anonymise
+from edge_agent.people.what_is_kept import about, anonymise, leave_places
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Kept, Periods, is_due
 from templates_store.errors import Sealed
@@ -219,6 +219,7 @@ class Erasure:
         leaving = order.verb in LEAVING
         if leaving:
             self._roster.remove(connection, order.subject_id)
+            leave_places(connection, order.subject_id, now=now)
             self._audit.erase_subject(connection, order.subject_id)
         connection.execute(
             "UPDATE erasure_orders SET receipt = ?, done_at = ?, events_by = ? WHERE id = ?",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from edge_agent.enrolment import EnrolmentRefused
 from edge_agent.erasure import EVENTS_DEADLINE
+from edge_agent.policy.attempts import Attempts
 from edge_agent.policy.consent import Act
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Periods
@@ -18,7 +20,7 @@ from templates_store.errors import ConsentMissing
 from templates_store.keys.keyring import key_file
 from templates_store.records import ConsentState
 from templates_store.template import Modality, Purpose, SubjectId
-from tests.flows.site import LINK_GONE, PATIENCE_S, Site, Terminal, site
+from tests.flows.site import LINK_GONE, PATIENCE_S, RULES, Site, Terminal, site
 
 ANN = SubjectId("ann")
 
@@ -195,6 +197,30 @@ async def test_leaving_takes_name_card_pin_and_whereabouts_and_keeps_the_counts(
         assert "1111" not in "\n".join(raw)
 
 
+async def test_failures_and_their_alarm_leave_with_the_person(tmp_path: Path) -> None:
+    rules = {**RULES, "doors": [{**RULES["doors"][0], "verify": [["pin"], ["card"]]}]}
+    async with site(tmp_path, rules) as s:
+        for subject in ("1_3", "123"):  # '_' stands for any letter where patterns are compared
+            await s.add(subject, number=subject.replace("_", "0"), pin="4711")
+            s.presence.set_attempts(f"person:{subject}/pin", Attempts(4, 49, s.clock.now() - timedelta(minutes=5)))
+            await s.keys(f"{subject.replace('_', '0')}*0000")
+            await s.passage()
+        left = SubjectId("1_3")
+        kept = await s.erasure.export(left, actor="ann")
+        assert [row["place"] for row in kept["attempts"] + kept["alarms"]] == ["person:1_3/pin"] * 2
+        await s.erasure.erase(left, Verb.LEAVE, actor="ann", reason="left")
+        rows = await s.database.read(
+            lambda c: c.execute(
+                "SELECT place, NULL FROM attempts UNION ALL SELECT place, cleared_at IS NULL FROM alarms"
+            ).fetchall()
+        )
+        assert sorted(rows, key=str) == [("person:/pin", 0), ("person:123/pin", 1), ("person:123/pin", None)]
+    async with site(tmp_path, rules) as s:
+        await s.add(left, number="103", pin="8888")
+        await s.keys("103*8888")
+        assert (await s.passage()).granted
+
+
 async def test_delivered_events_are_made_anonymous_at_once(tmp_path: Path) -> None:
     async with site(tmp_path) as s:
         await enrolled(s)
@@ -266,16 +292,17 @@ async def test_the_right_of_access_gives_everything_about_one_person_only(tmp_pa
         assert len(export["biometrics"]["templates"]) == 2
         assert "bob" not in str(export).lower()
         assert ("subject.access", "ann") in await s.audited()
-        subjects = await s.database.read(_tables_with_a_subject)
+        subjects = await s.database.read(lambda c: _tables_with_a(c, "subject"))
         assert subjects <= set(export) | {"erasure_orders"}
+        assert await s.database.read(lambda c: _tables_with_a(c, "place")) <= set(export)
 
 
-def _tables_with_a_subject(connection) -> set[str]:  # type: ignore[no-untyped-def]
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+def _tables_with_a(connection: sqlite3.Connection, name: str) -> set[str]:
+    tables = [table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     return {
         table
         for table in tables
-        if any(column[1] == "subject" for column in connection.execute(f"PRAGMA table_info({table})"))
+        if any(column[1] == name for column in connection.execute(f"PRAGMA table_info({table})"))
     }
 
 
