@@ -5,11 +5,15 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import UploadFile
 from PIL import Image
 
+from edge_agent.api import enrolments
+from edge_agent.api.problems import Problem
 from edge_agent.enrolment import LIFETIME_S, MAX_OPEN, EnrolmentFault, EnrolmentRefused, Step
 from edge_agent.matching.images import BadImage
 from edge_agent.matching.outcomes import CheckName, Refused, SampleFault
@@ -348,3 +352,21 @@ async def test_nothing_is_stored_of_somebody_who_is_not_on_record(tmp_path: Path
             await enrol(s, "ann", 7)
         assert refused.value.fault is EnrolmentFault.UNKNOWN
         assert s.store.consents(SubjectId("ann")) == []
+
+
+async def test_who_calls_is_told_why_capture_is_no_longer_allowed(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        caller: Any = None  # who it is was looked at before
+        running: Any = s
+        allowed = s.terms
+        photo = UploadFile(io.BytesIO(b"no photograph"))
+        for take in (
+            lambda begun: enrolments.capture(begun, enrolments.FromDevice(device="camera"), caller, running),
+            lambda begun: enrolments.offer_photo(begun, photo, caller, running),
+        ):
+            s.terms = allowed
+            begun = await s.enrolment.start([act()], actor="li")
+            s.terms = replace(allowed, high_risk=True)
+            with pytest.raises(Problem) as told:
+                await take(begun.enrolment_id)
+            assert (told.value.status, told.value.code) == (409, "high_risk")
