@@ -105,26 +105,39 @@ async def test_an_order_in_another_scope_leaves_an_enrolment_alone(tmp_path: Pat
         assert s.galleries.count() == 1
 
 
+class Queue:
+    """A lock that says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.lock, self.waiting = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.lock.acquire(blocking=False):
+            self.waiting.set()
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
 async def test_an_order_that_comes_while_an_enrolment_is_being_stored_leaves_nothing(tmp_path: Path) -> None:
     async with site(tmp_path) as s:
         await s.add("ann")
         ahead = s.clock.now() + timedelta(minutes=4)  # signed on a tablet whose clock runs ahead
         begun = await sampled(s, Purpose.ACCESS, given_at=ahead)
-        store, loop = s.store.enrol_many, asyncio.get_running_loop()
-        storing, ordered = asyncio.Event(), threading.Event()
+        store, loop, storing = s.store.enrol_many, asyncio.get_running_loop(), asyncio.Event()
+        queue: Any = Queue()
+        s.galleries.enrolling = queue
 
         def slow(people: Any) -> int:
             loop.call_soon_threadsafe(storing.set)
-            ordered.wait(PATIENCE_S)
+            queue.waiting.wait(PATIENCE_S)
             return store(people)
 
         s.store.enrol_many = slow  # type: ignore[method-assign]
         finishing = asyncio.create_task(s.enrolment.finish(begun))
         await storing.wait()
         erasing = asyncio.create_task(s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason=""))
-        await asyncio.sleep(0)
-        await s.database.write(lambda c: None)  # behind the order
-        ordered.set()
         await asyncio.gather(finishing, erasing, return_exceptions=True)
         assert (s.galleries.count(), s.store.statistics().templates) == (0, {})
         assert [consent.state for consent in s.store.consents(ANN)] == [ConsentState.WITHDRAWN]
