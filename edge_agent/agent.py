@@ -216,6 +216,7 @@ class Agent:
             database=database,
             store=self.biometrics.store,
             galleries=self.biometrics.galleries,
+            enrolment=self.enrolment,
             presence=presence,
             roster=self.roster,
             audit=self.audit,

@@ -1,8 +1,12 @@
 """Enrolment, guided: consent -> samples with reasons -> they agree -> nobody else has them -> stored -> searchable.
 
-Consent is required before the first sample and again before anything is stored. Samples live in memory until the
-enrolment ends, at the latest after `LIFETIME_S`; images are overwritten as soon as they were looked at. There is one
-enrolment at a time for a person and modality, and few in all.
+Consent is required before it begins, before a sensor opens, at every sample and again before anything is stored.
+Samples live in memory until the enrolment ends, at the latest after `LIFETIME_S`; images are overwritten as soon as
+they were looked at. There is one enrolment at a time for a person and modality, and few in all. An erasure ends those
+that it concerns (`stop`).
+
+Whether somebody else has the face is asked and answered by storing it under one lock: of two people who come with one
+face at the same time, the second is refused.
 
 The same samples may serve several purposes if the person agreed to each; they are stored apart, each under its own.
 """
@@ -38,7 +42,7 @@ from edge_agent.matching.face import FaceSample
 from edge_agent.matching.fingerprint import FingerSample
 from edge_agent.matching.images import decode_image
 from edge_agent.matching.outcomes import Check, CheckName, Refused
-from edge_agent.policy.consent import Act, Terms, require
+from edge_agent.policy.consent import Act, ConsentRefused, Terms, require
 from templates_store.errors import Sealed
 from templates_store.store import TemplateStore
 from templates_store.template import (
@@ -71,6 +75,7 @@ class EnrolmentFault(StrEnum):
     SOMEBODY_ELSE = "already_somebody_else"
     SEALED = "sealed"
     NO_SENSOR = "no_sensor"
+    UNKNOWN = "unknown"
 
 
 WORDS = {
@@ -83,6 +88,7 @@ WORDS = {
     EnrolmentFault.SOMEBODY_ELSE: "these samples belong to somebody who is enrolled already",
     EnrolmentFault.SEALED: "the template store is sealed; unseal it first",
     EnrolmentFault.NO_SENSOR: "the sensor is not connected, or switched off for this modality",
+    EnrolmentFault.UNKNOWN: "this person is not on record any more",
 }
 
 
@@ -121,6 +127,7 @@ class _Open:
     ends_at: float  # monotonic
     samples: list[Sample] = field(default_factory=list, repr=False)
     busy: bool = False  # a sensor works for it
+    finishing: bool = False  # its samples are being compared and stored
     latest: Step | None = None  # what the newest sample came to
 
     @property
@@ -201,28 +208,28 @@ class Enrolment:
         return found.step(accepted=True)
 
     async def offer_frame(self, enrolment_id: str, frame: NDArray[np.uint8]) -> Step:
-        """One camera frame, BGR; overwritten here. Raises EnrolmentRefused."""
-        found = self._find(enrolment_id)
-        engine = self._identification.face
-        if found.modality is not Modality.FACE or engine is None:
-            raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
+        """One camera frame, BGR; overwritten here. Raises ConsentRefused, EnrolmentRefused."""
         try:
+            found = self._agreed(enrolment_id)
+            engine = self._identification.face
+            if found.modality is not Modality.FACE or engine is None:
+                raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
             sample = await asyncio.to_thread(engine.reference, frame)
         finally:
             overwrite(frame)
         return self._take(found, sample)
 
     async def offer_photo(self, enrolment_id: str, data: bytes) -> Step:
-        """An uploaded photograph, in memory alone. Raises BadImage, EnrolmentRefused."""
-        self._find(enrolment_id)
+        """An uploaded photograph, in memory alone. Raises BadImage, ConsentRefused, EnrolmentRefused."""
+        self._agreed(enrolment_id)
         return await self.offer_frame(enrolment_id, await asyncio.to_thread(decode_image, data))
 
     async def offer_finger(self, enrolment_id: str, image: NDArray[np.uint8], *, dpi: float) -> Step:
-        """One grey impression; overwritten here. Raises EnrolmentRefused."""
-        found = self._find(enrolment_id)
-        if found.modality is not Modality.FINGERPRINT:
-            raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
+        """One grey impression; overwritten here. Raises ConsentRefused, EnrolmentRefused."""
         try:
+            found = self._agreed(enrolment_id)
+            if found.modality is not Modality.FINGERPRINT:
+                raise EnrolmentRefused(EnrolmentFault.UNSUPPORTED)
             sample = await asyncio.to_thread(self._identification.finger_sample, image, dpi=dpi)
         finally:
             overwrite(image)
@@ -231,11 +238,11 @@ class Enrolment:
     async def capture(
         self, enrolment_id: str, device: str, *, progress: Callable[[Step], Awaitable[None]] | None = None
     ) -> Step:
-        """Let a camera or a fingerprint sensor give the samples. Raises EnrolmentRefused, DeviceError.
+        """Let a camera or a fingerprint sensor give the samples. Raises ConsentRefused, EnrolmentRefused, DeviceError.
 
         Ends when there are enough, or after CAPTURE_S with what there is.
         """
-        found = self._find(enrolment_id)
+        found = self._agreed(enrolment_id)
         sensor = self._driver(device)
         wanted: type = Camera if found.modality is Modality.FACE else FingerprintReader
         if not self._sensor_on(device, found.modality) or not isinstance(sensor, wanted):
@@ -266,6 +273,7 @@ class Enrolment:
                 pixels = own_pixels(camera, frame)
                 if frame.taken_at < taken_at + FACE_APART_S:
                     overwrite(pixels)
+                    self._agreed(found.enrolment_id)
                     continue
                 step = await self.offer_frame(found.enrolment_id, pixels)
                 taken_at = frame.taken_at if step.accepted else taken_at
@@ -279,6 +287,7 @@ class Enrolment:
     ) -> None:
         dpi = float(getattr(reader, "dpi", DEFAULT_DPI))
         while len(found.samples) < found.need:
+            self._agreed(found.enrolment_id)
             try:
                 image = await reader.capture(timeout_s=FINGER_TIMEOUT_S)
             except LinkTimeout:
@@ -305,39 +314,53 @@ class Enrolment:
         found = self._find(enrolment_id)
         if len(found.samples) < found.need:
             raise EnrolmentRefused(EnrolmentFault.NOT_READY)
+        if found.finishing:
+            raise EnrolmentRefused(EnrolmentFault.UNDER_WAY)
+        found.finishing = True
         try:
             payloads, kind = await asyncio.to_thread(self._payloads, found)
             now = self._now()
             consents = [require(act, self._terms(), now=now) for act in found.acts]
-            for consent in consents:
-                if await asyncio.to_thread(self._somebody_else, found, consent.purpose):
-                    raise EnrolmentRefused(EnrolmentFault.SOMEBODY_ELSE)
+            if not await self._database.read(lambda c: _on_record(c, found.subject_id)):
+                raise EnrolmentRefused(EnrolmentFault.UNKNOWN)
             people = [(consent, _templates(consent, payloads, kind, found.position)) for consent in consents]
-            if not await asyncio.to_thread(self._stored, people):
+            if not await asyncio.to_thread(self._stored, found, people):
                 raise EnrolmentRefused(EnrolmentFault.NOT_FOUND)
         except Sealed:
             raise EnrolmentRefused(EnrolmentFault.SEALED) from None
         finally:
+            found.finishing = False
             self._drop(found)
         await self._tell(found, consents, kind, now)
         await self._enrolled(found.subject_id)
         return consents
 
-    def _stored(self, people: Sequence[tuple[Consent, Sequence[Template]]]) -> bool:
-        """In one transaction, then searchable; False if an erasure took it back in between. Blocks."""
-        since = self._galleries.moment
-        self._store.enrol_many(people)
-        admitted = [
-            self._galleries.admit(consent, templates, since=since, held=partial(self._store.holds, templates))
-            for consent, templates in people
-        ]
-        return all(admitted)
+    def _stored(self, found: _Open, people: Sequence[tuple[Consent, Sequence[Template]]]) -> bool:
+        """In one transaction, then searchable; False if an erasure came first or took it back in between. Blocks."""
+        with self._galleries.enrolling:
+            if self._open.get(found.enrolment_id) is not found:
+                return False
+            if any(self._somebody_else(found, consent.purpose) for consent, _ in people):
+                raise EnrolmentRefused(EnrolmentFault.SOMEBODY_ELSE)
+            since = self._galleries.moment
+            self._store.enrol_many(people)
+            admitted = [
+                self._galleries.admit(consent, templates, since=since, held=partial(self._store.holds, templates))
+                for consent, templates in people
+            ]
+            return all(admitted)
 
     async def cancel(self, enrolment_id: str) -> None:
         """Nothing was stored, and nothing says that somebody changed their mind."""
         found = self._open.get(enrolment_id)
         if found is not None:
             self._drop(found)
+
+    def stop(self, subject: SubjectId, *, modality: Modality | None = None, purpose: Purpose | None = None) -> None:
+        """The person's enrolments that an erasure concerns end here, with every purpose of theirs."""
+        for found in [f for f in self._open.values() if f.subject_id == subject]:
+            if modality in (None, found.modality) and any(purpose in (None, act.purpose) for act in found.acts):
+                self._drop(found)
 
     def state(self, enrolment_id: str) -> Step:
         """How far it is, and what the newest sample came to, whoever gave it: a sensor of the gateway too."""
@@ -425,16 +448,33 @@ class Enrolment:
         except KeyError:
             raise EnrolmentRefused(EnrolmentFault.NOT_FOUND) from None
 
+    def _agreed(self, enrolment_id: str) -> _Open:
+        """What the person agreed to is allowed still; otherwise the enrolment ends. Raises ConsentRefused as well."""
+        found = self._find(enrolment_id)
+        try:
+            for act in found.acts:
+                require(act, self._terms(), now=self._now())
+        except ConsentRefused:
+            self._drop(found)
+            raise
+        return found
+
     def _forget_old(self) -> None:
-        for found in [f for f in self._open.values() if self._monotonic() >= f.ends_at and not f.busy]:
+        for found in [f for f in self._open.values() if self._monotonic() >= f.ends_at and not (f.busy or f.finishing)]:
             self._drop(found)
 
     def _drop(self, found: _Open) -> None:
         self._open.pop(found.enrolment_id, None)
+        if found.finishing:
+            return  # a thread reads the samples; they go when it is done, whatever it finds
         for sample in found.samples:
             if isinstance(sample, FaceSample):
                 wipe(sample)
         found.samples.clear()
+
+
+def _on_record(connection: sqlite3.Connection, subject: SubjectId) -> bool:
+    return connection.execute("SELECT 1 FROM people WHERE subject = ?", (subject,)).fetchone() is not None
 
 
 def _templates(consent: Consent, payloads: list[bytes], kind: TemplateFormat, position: int) -> list[Template]:

@@ -1,11 +1,11 @@
 """Erasure: on request, on withdrawal, on leaving, on expiry, and when retention is over.
 
 An order is written down first and carried out then, so that a crash or a sealed store delays it and never loses it.
-From the moment it is given the person cannot match: galleries forget before the store does. Then: store (wrapped key,
-rows, chunks, WAL) -> identity and whereabouts, when the person leaves -> every copy on a device, offline ones retried
-until they answer -> new key for what stays, so that earlier copies of the file no longer open -> fresh backup. The
-signed receipt names every place and what became of it. Whether a new key is owed is asked of the receipts, so that
-neither a restart nor a key provider or disk that fails forgets it.
+From the moment it is given the person cannot match: galleries forget before the store does, and an enrolment that is
+open ends. Then: store (wrapped key, rows, chunks, WAL) -> identity and whereabouts, when the person leaves -> every
+copy on a device, offline ones retried until they answer -> new key for what stays, so that earlier copies of the file
+no longer open -> fresh backup. The signed receipt names every place and what became of it. Whether a new key is owed
+is asked of the receipts, so that neither a restart nor a key provider or disk that fails forgets it.
 
 When a person leaves, their events lose the pseudonym, numbers and companions. It happens once every mandatory
 recipient has them, at the latest after `EVENTS_DEADLINE`; nothing on this machine can link them again.
@@ -31,8 +31,9 @@ from edge_agent.biometrics.galleries import Galleries
 from edge_agent.database import Database, utc_text
 from edge_agent.delivery.event import Event, append
 from edge_agent.doors.presence import Presence
+from edge_agent.enrolment import Enrolment
 from edge_agent.people.roster import Roster
-from edge_agent.people.what_is_kept import about, anonymise
+from edge_agent.people.what_is_kept import about, anonymise, leave_places
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Kept, Periods, is_due
 from templates_store.errors import Sealed, StoreError
@@ -83,6 +84,7 @@ class Erasure:
         database: Database,
         store: TemplateStore,
         galleries: Galleries,
+        enrolment: Enrolment,
         presence: Presence,
         roster: Roster,
         audit: AuditLog,
@@ -96,6 +98,7 @@ class Erasure:
         self._database = database
         self._store = store
         self._galleries = galleries
+        self._enrolment = enrolment
         self._presence = presence
         self._roster = roster
         self._audit = audit
@@ -128,6 +131,7 @@ class Erasure:
             raise ValueError("leaving concerns everything; allowed are no modality and no purpose")
         order = Order(secrets.token_hex(8), subject, verb, modality, purpose, reason, actor, self._now())
         self._galleries.remove(subject, modality=modality, purpose=purpose)
+        self._enrolment.stop(subject, modality=modality, purpose=purpose)
         await self._database.write(lambda c: self._ordered(c, order), essential=True)
         carried = await self._carry_out(order)
         if carried.receipt is None:
@@ -198,14 +202,15 @@ class Erasure:
         def work() -> Receipt:
             if order.receipt_id is not None:
                 return self._store.receipt(order.receipt_id)
-            return act(
-                order.subject_id,
-                reason=order.reason or order.verb,
-                actor=order.actor,
-                modality=order.modality,
-                purpose=order.purpose,
-                elsewhere=[GALLERY, *places],
-            )
+            with self._galleries.enrolling:  # what is being stored is stored before, and goes too
+                return act(
+                    order.subject_id,
+                    reason=order.reason or order.verb,
+                    actor=order.actor,
+                    modality=order.modality,
+                    purpose=order.purpose,
+                    elsewhere=[GALLERY, *places],
+                )
 
         try:
             receipt = await asyncio.to_thread(work)
@@ -221,6 +226,7 @@ class Erasure:
         leaving = order.verb in LEAVING
         if leaving:
             self._roster.remove(connection, order.subject_id)
+            leave_places(connection, order.subject_id, now=now)
             self._audit.erase_subject(connection, order.subject_id)
         connection.execute(
             "UPDATE erasure_orders SET receipt = ?, done_at = ?, events_by = ? WHERE id = ?",
@@ -259,6 +265,7 @@ class Erasure:
                 row[8],
             )
             self._galleries.remove(order.subject_id, modality=order.modality, purpose=order.purpose)
+            self._enrolment.stop(order.subject_id, modality=order.modality, purpose=order.purpose)
             finished += (await self._carry_out(order)).receipt is not None
         return finished
 

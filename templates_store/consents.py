@@ -56,7 +56,7 @@ def lapsed(sql: sqlite3.Connection, now: datetime) -> list[StoredConsent]:
 def put(transaction: Transaction, consent: Consent) -> int:
     """The row id under which this consent is on record; a different one before it is superseded.
 
-    Raises ConsentMissing if it is not valid now.
+    Raises ConsentMissing if it is not valid now, or was given before what the person withdrew or had erased.
     """
     sql = transaction.sql
     check_id(consent.subject_id, "subject id")

@@ -111,6 +111,7 @@ class Finished(BaseModel):
 
 STATUS = {
     EnrolmentFault.NOT_FOUND: 404,
+    EnrolmentFault.UNKNOWN: 404,
     EnrolmentFault.TOO_MANY: 429,
     EnrolmentFault.SEALED: 503,
 }
@@ -193,7 +194,7 @@ async def offer_photo(
         raise Problem(413, f"file: over {MAX_PHOTO} bytes", code="too_large")
     try:
         return step_view(await running.enrolment.offer_photo(enrolment, data))
-    except (EnrolmentRefused, BadImage) as exc:
+    except (ConsentRefused, EnrolmentRefused, BadImage) as exc:
         raise problem_of(exc) from None
 
 
@@ -202,7 +203,7 @@ async def capture(enrolment: str, body: FromDevice, caller: Enroller, running: R
     """Let a camera or a fingerprint sensor of the gateway give the samples."""
     try:
         return step_view(await running.enrolment.capture(enrolment, body.device))
-    except (EnrolmentRefused, DeviceError) as exc:
+    except (ConsentRefused, EnrolmentRefused, DeviceError) as exc:
         raise problem_of(exc) from None
 
 

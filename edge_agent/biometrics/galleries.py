@@ -48,6 +48,7 @@ class Galleries:
         self._vectors: dict[Key, VectorGallery] = {}
         self._fingers: dict[Key, _Fingers] = {}
         self._consents: dict[tuple[SubjectId, Modality, Purpose], Given] = {}
+        self.enrolling = threading.Lock()  # from asking whose a sample is until it is searchable; while a store erases
         self._writing = threading.Lock()
         self._removals = 0
         self._removed: dict[SubjectId, int] = {}  # the last removal of each

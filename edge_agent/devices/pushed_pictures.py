@@ -91,7 +91,8 @@ class PushedPictures:
         if sample is None:
             return 0
         try:
-            return sum(self._store_one(consent, engine, sample, photo) for consent in consents)
+            with self._galleries.enrolling:
+                return sum(self._store_one(consent, engine, sample, photo) for consent in consents)
         finally:
             wipe(sample)
 

@@ -216,12 +216,17 @@ class Presence:
         row = (
             None if found is None or found.last is None else (place, found.in_a_row, found.in_all, utc_text(found.last))
         )
+        person = place.removeprefix("person:").rpartition("/")[0] if place.startswith("person:") else None
 
         def write(connection: sqlite3.Connection) -> None:
             if row is None:
                 connection.execute("DELETE FROM attempts WHERE place = ?", (place,))
             else:
-                connection.execute("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", row)
+                connection.execute(
+                    "INSERT OR REPLACE INTO attempts SELECT ?1, ?2, ?3, ?4"
+                    " WHERE ?5 IS NULL OR EXISTS (SELECT 1 FROM people WHERE subject = ?5)",
+                    (*row, person),
+                )
 
         return write
 

@@ -1,13 +1,16 @@
 """What agent.db keeps about one person: told to them on their request, and taken out of events when they leave.
 
-A table that begins to hold something of a person belongs into TABLES; a test compares it with the schema.
+A table that begins to hold something of a person belongs into TABLES, or into PLACES if it names them as the place
+where something failed; a test compares both with the schema.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 from typing import Any
 
+from edge_agent.database import utc_text
 from templates_store.template import SubjectId
 
 TABLES = (
@@ -24,6 +27,14 @@ TABLES = (
     ("audit", "at, actor, action, object, outcome, personal"),
 )
 
+PLACES = (("attempts", "place, in_a_row, in_all, last"), ("alarms", "kind, place, raised_at, cleared_at"))
+_THEIRS = "substr(place, 1, length(?1)) = ?1"
+
+
+def place_of(subject: str) -> str:
+    """What every place begins with that is a person: `person:SUBJECT/factor`."""
+    return f"person:{subject}/"
+
 
 def about(connection: sqlite3.Connection, subject: SubjectId) -> dict[str, Any]:
     """Every row about `subject`, by table, and nothing about others."""
@@ -32,7 +43,21 @@ def about(connection: sqlite3.Connection, subject: SubjectId) -> dict[str, Any]:
         names = columns.split(", ")
         rows = connection.execute(f"SELECT {columns} FROM {table} WHERE subject = ?", (subject,))  # noqa: S608
         found[table] = [dict(zip(names, row, strict=True)) for row in rows]
+    for table, columns in PLACES:
+        names = columns.split(", ")
+        rows = connection.execute(f"SELECT {columns} FROM {table} WHERE {_THEIRS}", (place_of(subject),))  # noqa: S608
+        found[table] = [dict(zip(names, row, strict=True)) for row in rows]
     return found
+
+
+def leave_places(connection: sqlite3.Connection, subject: str, *, now: datetime) -> None:
+    """What failed with their PIN, face or finger is forgotten; an alarm about it stays, cleared and without a name."""
+    connection.execute(f"DELETE FROM attempts WHERE {_THEIRS}", (place_of(subject),))  # noqa: S608
+    connection.execute(
+        "UPDATE alarms SET place = 'person:/' || substr(place, length(?1) + 1), cleared_at = coalesce(cleared_at, ?2)"  # noqa: S608
+        f" WHERE {_THEIRS}",
+        (place_of(subject), utc_text(now)),
+    )
 
 
 def anonymise(connection: sqlite3.Connection, subject: str) -> int:

@@ -255,6 +255,35 @@ def test_old_databases_open_with_their_rows(tmp_path: Path) -> None:
         assert names == {script.name for script in SCHEMA.glob("0*.sql")}
 
 
+async def test_failures_that_stayed_of_people_who_left_go_with_the_upgrade(tmp_path: Path) -> None:
+    before = schema(
+        tmp_path / "schema", **{f"n{s.stem}": s.read_text("utf-8") for s in SCHEMA.glob("*.sql") if s.name < "0011"}
+    )
+    database = Database.open(tmp_path / "agent.db", schema=before, ballast_bytes=1)
+    places = ("person:ann/pin", "person:bob/pin", "point:gate/pin")
+
+    def left_behind(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO people VALUES ('ann', 'Ann', '', NULL, NULL, '', '')")
+        connection.executemany("INSERT INTO attempts VALUES (?, 5, 50, '')", [(place,) for place in places])
+        connection.executemany(
+            "INSERT INTO alarms (kind, place, raised_at, event) VALUES ('attempts', ?1, '', ?1)",
+            [(place,) for place in places],
+        )
+
+    await database.write(left_behind)
+    database.close()
+    database = Database.open(tmp_path / "agent.db", ballast_bytes=1)
+    attempts, alarms = await database.read(
+        lambda c: (
+            {place for (place,) in c.execute("SELECT place FROM attempts")},
+            set(c.execute("SELECT place, cleared_at IS NULL FROM alarms")),
+        )
+    )
+    database.close()
+    assert attempts == {"person:ann/pin", "point:gate/pin"}
+    assert alarms == {("person:ann/pin", 1), ("person:/pin", 0), ("point:gate/pin", 1)}
+
+
 def test_statements_keep_triggers_comments_and_strings_whole() -> None:
     script = """
     -- a comment; with a semicolon

@@ -607,6 +607,7 @@ async def site(
         database=database,
         store=store,
         galleries=galleries,
+        enrolment=enrolment,
         presence=presence,
         roster=roster,
         audit=audit,

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import UploadFile
 from PIL import Image
 
+from edge_agent.api import enrolments
+from edge_agent.api.problems import Problem
 from edge_agent.enrolment import LIFETIME_S, MAX_OPEN, EnrolmentFault, EnrolmentRefused, Step
 from edge_agent.matching.images import BadImage
 from edge_agent.matching.outcomes import CheckName, Refused, SampleFault
@@ -286,3 +291,82 @@ async def test_contradictory_wishes_are_refused(tmp_path: Path, acts: list[Act],
     async with site(tmp_path) as s:
         with pytest.raises(ValueError):
             await s.enrolment.start(acts, actor="li", position=position)
+
+
+async def test_of_two_people_who_come_with_one_face_at_the_same_time_the_second_is_refused(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        begun = []
+        for name in ("ann", "eve"):
+            await s.add(name)
+            begun.append(await s.enrolment.start([act(name)], actor="li"))
+            for _ in range(3):
+                await s.enrolment.offer_frame(begun[-1].enrolment_id, frame(7))
+        ended = await asyncio.gather(*(s.enrolment.finish(b.enrolment_id) for b in begun), return_exceptions=True)
+        [refused] = [each for each in ended if isinstance(each, EnrolmentRefused)]
+        assert refused.fault is EnrolmentFault.SOMEBODY_ELSE
+        assert s.galleries.count() == s.store.statistics().subjects == 1
+
+
+async def test_capture_that_is_no_longer_allowed_opens_no_sensor_and_takes_no_sample(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        for change, fault in (
+            ({"switched_on": frozenset()}, ConsentFault.SWITCH_OFF),
+            ({"high_risk": True}, ConsentFault.HIGH_RISK),
+        ):
+            before = s.terms
+            for take in (
+                lambda begun: s.enrolment.capture(begun, "camera"),
+                lambda begun: s.enrolment.offer_frame(begun, frame(7)),
+            ):
+                begun = await s.enrolment.start([act()], actor="li")
+                s.terms = replace(before, **change)
+                with pytest.raises(ConsentRefused) as refused:
+                    await take(begun.enrolment_id)
+                assert refused.value.fault is fault
+                s.terms = before
+                with pytest.raises(EnrolmentRefused, match="no such enrolment"):
+                    s.enrolment.state(begun.enrolment_id)
+        assert s.camera.openings == 0
+
+
+async def test_a_sensor_at_work_closes_when_capture_is_no_longer_allowed(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        begun = await s.enrolment.start([act()], actor="li")
+
+        def second_frame() -> None:
+            if len(s.camera.given) == 2:
+                s.terms = replace(s.terms, high_risk=True)
+
+        s.camera.before_frame = second_frame
+        s.camera.show(7, 7, 7)
+        with pytest.raises(ConsentRefused):
+            await s.enrolment.capture(begun.enrolment_id, "camera")
+        assert (s.camera.open, len(s.camera.given)) == (False, 2)
+        assert not any(picture.any() for picture in s.camera.given)
+        assert ("sensor.close", "camera") in await s.audited()
+
+
+async def test_nothing_is_stored_of_somebody_who_is_not_on_record(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        with pytest.raises(EnrolmentRefused) as refused:
+            await enrol(s, "ann", 7)
+        assert refused.value.fault is EnrolmentFault.UNKNOWN
+        assert s.store.consents(SubjectId("ann")) == []
+
+
+async def test_who_calls_is_told_why_capture_is_no_longer_allowed(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        caller: Any = None  # who it is was looked at before
+        running: Any = s
+        allowed = s.terms
+        photo = UploadFile(io.BytesIO(b"no photograph"))
+        for take in (
+            lambda begun: enrolments.capture(begun, enrolments.FromDevice(device="camera"), caller, running),
+            lambda begun: enrolments.offer_photo(begun, photo, caller, running),
+        ):
+            s.terms = allowed
+            begun = await s.enrolment.start([act()], actor="li")
+            s.terms = replace(allowed, high_risk=True)
+            with pytest.raises(Problem) as told:
+                await take(begun.enrolment_id)
+            assert (told.value.status, told.value.code) == (409, "high_risk")

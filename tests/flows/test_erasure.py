@@ -2,27 +2,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import timedelta
+import sqlite3
+import threading
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from device_drivers.events import Origin, Punch, VerifyMode
 from edge_agent.agent import Agent
 from edge_agent.attendance import Attendance, Source, recognised
 from edge_agent.config import parse
+from edge_agent.enrolment import EnrolmentRefused
 from edge_agent.erasure import EVENTS_DEADLINE
 from edge_agent.people.roster import Taken
+from edge_agent.policy.attempts import Attempts
+from edge_agent.policy.consent import Act
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Periods
 from templates_store.backup import kek_id
-from templates_store.errors import KeyUnavailable
+from templates_store.errors import ConsentMissing, KeyUnavailable
 from templates_store.keys.keyring import Keyring, key_file
 from templates_store.keys.passphrase import passphrase
 from templates_store.records import ConsentState
 from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateId
-from tests.flows.site import FINGER_PIPELINE, LINK_GONE, Site, Terminal, consent, minutiae_of, site
+from tests.flows.site import FINGER_PIPELINE, LINK_GONE, PATIENCE_S, RULES, Site, Terminal, consent, minutiae_of, site
 
 ANN = SubjectId("ann")
 
@@ -54,6 +61,95 @@ async def test_after_a_withdrawal_the_face_does_not_match_and_the_card_goes_on(t
             Modality.FACE: ConsentState.WITHDRAWN,
             Modality.FINGERPRINT: ConsentState.VALID,
         }
+
+
+async def sampled(s: Site, *purposes: Purpose, given_at: datetime) -> str:
+    """An enrolment that lacks nothing but its end."""
+    acts = [Act(ANN, Modality.FACE, each, "n1", given_at, "cd" * 32, of_age=True) for each in purposes]
+    step = await s.enrolment.start(acts, actor="li")
+    while not step.ready:
+        step = await s.enrolment.offer_frame(step.enrolment_id, np.full((48, 64, 3), 7, np.uint8))
+    return step.enrolment_id
+
+
+@pytest.mark.parametrize(
+    ("verb", "scope"),
+    [
+        (Verb.WITHDRAW, {}),
+        (Verb.WITHDRAW, {"modality": Modality.FACE}),
+        (Verb.DELETE, {"purpose": Purpose.ATTENDANCE}),
+        (Verb.LEAVE, {}),
+    ],
+)
+async def test_an_order_ends_what_is_being_enrolled_and_only_a_new_consent_begins_again(
+    tmp_path: Path, verb: Verb, scope: dict[str, Any]
+) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann", card="1111")
+        given = s.clock.now()
+        begun = await sampled(s, Purpose.ACCESS, Purpose.ATTENDANCE, given_at=given)
+        s.clock.move(seconds=20)
+        carried = await s.erasure.erase(ANN, verb, actor="ann", reason="", **scope)
+        assert carried.receipt is not None
+        s.clock.move(seconds=20)
+        with pytest.raises(EnrolmentRefused, match="no such enrolment"):
+            await s.enrolment.finish(begun)
+        await s.add("ann")
+        again = await sampled(s, Purpose.ATTENDANCE, given_at=given)
+        with pytest.raises(ConsentMissing, match="a new consent"):
+            await s.enrolment.finish(again)
+        assert (s.galleries.count(), s.store.statistics().templates, s.store.consents(ANN)) == (0, {}, [])
+        await s.enrolment.finish(await sampled(s, Purpose.ATTENDANCE, given_at=s.clock.now()))
+        assert s.galleries.count() == 1
+
+
+async def test_an_order_in_another_scope_leaves_an_enrolment_alone(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        begun = await sampled(s, Purpose.ACCESS, given_at=s.clock.now())
+        await s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="", modality=Modality.FINGERPRINT)
+        await s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason="", purpose=Purpose.ATTENDANCE)
+        await s.erasure.erase(SubjectId("bob"), Verb.LEAVE, actor="li", reason="")
+        await s.enrolment.finish(begun)
+        assert s.galleries.count() == 1
+
+
+class Queue:
+    """A lock that says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.lock, self.waiting = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.lock.acquire(blocking=False):
+            self.waiting.set()
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+async def test_an_order_that_comes_while_an_enrolment_is_being_stored_leaves_nothing(tmp_path: Path) -> None:
+    async with site(tmp_path) as s:
+        await s.add("ann")
+        ahead = s.clock.now() + timedelta(minutes=4)  # signed on a tablet whose clock runs ahead
+        begun = await sampled(s, Purpose.ACCESS, given_at=ahead)
+        store, loop, storing = s.store.enrol_many, asyncio.get_running_loop(), asyncio.Event()
+        queue: Any = Queue()
+        s.galleries.enrolling = queue
+
+        def slow(people: Any) -> int:
+            loop.call_soon_threadsafe(storing.set)
+            queue.waiting.wait(PATIENCE_S)
+            return store(people)
+
+        s.store.enrol_many = slow  # type: ignore[method-assign]
+        finishing = asyncio.create_task(s.enrolment.finish(begun))
+        await storing.wait()
+        erasing = asyncio.create_task(s.erasure.erase(ANN, Verb.WITHDRAW, actor="ann", reason=""))
+        await asyncio.gather(finishing, erasing, return_exceptions=True)
+        assert (s.galleries.count(), s.store.statistics().templates) == (0, {})
+        assert [consent.state for consent in s.store.consents(ANN)] == [ConsentState.WITHDRAWN]
 
 
 async def test_what_goes_upstream_does_not_say_that_somebody_withdrew(tmp_path: Path) -> None:
@@ -144,6 +240,30 @@ async def test_leaving_takes_name_card_pin_and_whereabouts_and_keeps_the_counts(
         assert "1111" not in "\n".join(raw)
 
 
+async def test_failures_and_their_alarm_leave_with_the_person(tmp_path: Path) -> None:
+    rules = {**RULES, "doors": [{**RULES["doors"][0], "verify": [["pin"], ["card"]]}]}
+    async with site(tmp_path, rules) as s:
+        for subject in ("1_3", "123"):  # '_' stands for any letter where patterns are compared
+            await s.add(subject, number=subject.replace("_", "0"), pin="4711")
+            s.presence.set_attempts(f"person:{subject}/pin", Attempts(4, 49, s.clock.now() - timedelta(minutes=5)))
+            await s.keys(f"{subject.replace('_', '0')}*0000")
+            await s.passage()
+        left = SubjectId("1_3")
+        kept = await s.erasure.export(left, actor="ann")
+        assert [row["place"] for row in kept["attempts"] + kept["alarms"]] == ["person:1_3/pin"] * 2
+        await s.erasure.erase(left, Verb.LEAVE, actor="ann", reason="left")
+        rows = await s.database.read(
+            lambda c: c.execute(
+                "SELECT place, NULL FROM attempts UNION ALL SELECT place, cleared_at IS NULL FROM alarms"
+            ).fetchall()
+        )
+        assert sorted(rows, key=str) == [("person:/pin", 0), ("person:123/pin", 1), ("person:123/pin", None)]
+    async with site(tmp_path, rules) as s:
+        await s.add(left, number="103", pin="8888")
+        await s.keys("103*8888")
+        assert (await s.passage()).granted
+
+
 async def test_delivered_events_are_made_anonymous_at_once(tmp_path: Path) -> None:
     async with site(tmp_path) as s:
         await enrolled(s)
@@ -215,16 +335,17 @@ async def test_the_right_of_access_gives_everything_about_one_person_only(tmp_pa
         assert len(export["biometrics"]["templates"]) == 2
         assert "bob" not in str(export).lower()
         assert ("subject.access", "ann") in await s.audited()
-        subjects = await s.database.read(_tables_with_a_subject)
+        subjects = await s.database.read(lambda c: _tables_with_a(c, "subject"))
         assert subjects <= set(export) | {"erasure_orders"}
+        assert await s.database.read(lambda c: _tables_with_a(c, "place")) <= set(export)
 
 
-def _tables_with_a_subject(connection) -> set[str]:  # type: ignore[no-untyped-def]
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+def _tables_with_a(connection: sqlite3.Connection, name: str) -> set[str]:
+    tables = [table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     return {
         table
         for table in tables
-        if any(column[1] == "subject" for column in connection.execute(f"PRAGMA table_info({table})"))
+        if any(column[1] == name for column in connection.execute(f"PRAGMA table_info({table})"))
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -13,7 +15,7 @@ from templates_store.records import ConsentState, Outcome, PlacementState, Recei
 from templates_store.store import TemplateStore
 from templates_store.template import Modality, Purpose, SubjectId
 from tests.canary import hits
-from tests.templates_store.site import Site, enrol, gallery, switch_on, template
+from tests.templates_store.site import START, Site, consent, enrol, gallery, switch_on, template
 
 ANNA = SubjectId("anna")
 
@@ -96,6 +98,46 @@ def test_after_withdrawal_nothing_enrols_without_a_new_consent(site: Site, store
     site.clock.pass_by(days=1)
     enrol(store, "anna", 2)
     assert len(store.templates_of(ANNA, purpose=Purpose.ATTENDANCE)) == 2
+
+
+@pytest.mark.parametrize("enrolled_before", [True, False])
+@pytest.mark.parametrize(
+    "scope", [{}, {"modality": Modality.FACE}, {"purpose": Purpose.ATTENDANCE}, {"modality": Modality.IRIS}]
+)
+def test_a_consent_given_before_a_withdrawal_begins_nothing_afterwards(
+    site: Site, store: TemplateStore, enrolled_before: bool, scope: dict[str, Any]
+) -> None:
+    given = consent("anna")
+    if enrolled_before:
+        store.enrol(given, [template("anna")])
+    site.clock.pass_by(seconds=20)
+    store.withdraw(ANNA, reason="x", actor="anna", **scope)
+    site.clock.pass_by(seconds=20)
+    late = replace(given, evidence_sha256="cd" * 32)
+    for begun in (lambda: store.enrol(late, [template("anna", 1)]), lambda: store.renew(late)):
+        if scope.get("modality") is Modality.IRIS:  # somebody else's matter
+            begun()
+            continue
+        with pytest.raises(ConsentMissing, match="a new consent"):
+            begun()
+        assert store.statistics().templates == {}
+    store.renew(consent("anna", given_at=site.clock.now))
+
+
+def test_a_clock_set_back_stops_no_new_consent_and_brings_no_old_one_back(site: Site, store: TemplateStore) -> None:
+    site.clock.pass_by(days=1000)  # wrong, until somebody notices
+    old = enrol(store, "anna")
+    given = consent("anna", given_at=site.clock.now)
+    site.clock.pass_by(minutes=1)
+    store.withdraw(ANNA, reason="x", actor="anna")
+    site.clock.now = given.given_at + timedelta(seconds=30)  # a small step: the withdrawal still came later
+    with pytest.raises(ConsentMissing):
+        store.renew(consent("anna", given_at=site.clock.now))
+    site.clock.now = given.given_at - timedelta(minutes=4, seconds=30)
+    with pytest.raises(ConsentMissing, match="a new consent"):
+        store.enrol(given, old)
+    site.clock.now = START
+    store.renew(consent("anna"))
 
 
 def test_a_receipt_lists_every_place_and_closes_when_the_last_is_clean(site: Site, store: TemplateStore) -> None:
@@ -190,6 +232,7 @@ def test_a_place_owed_an_erasure_takes_no_new_copy(site: Site, store: TemplateSt
     store.withdraw(ANNA, reason="x", actor="y")
     with pytest.raises(ConsentMissing):
         store.add_placement(ANNA, Modality.FACE, Purpose.ATTENDANCE, device_serial="ZK2")
+    site.clock.pass_by(seconds=1)
     enrol(store, "anna", 3)
     with pytest.raises(Duplicate):
         store.add_placement(ANNA, Modality.FACE, Purpose.ATTENDANCE, **place)

@@ -77,6 +77,7 @@ class Enterprise(RuleBasedStateMachine):
 
     @rule(subject=SUBJECTS, modality=MODALITIES, purpose=PURPOSES, notice=NOTICES, count=st.integers(1, 3))
     def enrol(self, subject: str, modality: Modality, purpose: Purpose, notice: str, count: int) -> None:
+        self.site.clock.pass_by(seconds=1)
         given = []
         for _ in range(count):
             self.number += 1

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from device_drivers.simulated.adms import SimulatedAdms
 from edge_agent.config import SiteConfig
 from edge_agent.devices.device_templates import DeviceTemplates, index_of, position_of, purposes_of
 from edge_agent.policy.requests import Verb
-from templates_store.records import PlacementState
-from templates_store.template import Modality, Purpose, SubjectId
+from templates_store.records import ConsentState, PlacementState
+from templates_store.template import Consent, Modality, Purpose, SubjectId, Template
 from tests.device_drivers.adms.site import Recorder, client, config, on_a_socket, running
 from tests.flows.site import Site, Terminal, consent, site
 
@@ -54,6 +54,18 @@ def templates_of(s: Site, **more: Any) -> DeviceTemplates:
 
 def agree(s: Site, modality: Modality = Modality.FACE, purpose: Purpose = Purpose.ATTENDANCE) -> None:
     s.store.renew(consent("ann", modality, purpose, now=s.clock.now()))
+
+
+def withdraw_before_storing(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person takes the consent back after it was looked up and before anything rests on it."""
+    store = s.store.enrol
+
+    def withdrawn(consent: Consent, templates: Sequence[Template]) -> None:
+        s.store.withdraw(ANN, reason="x", actor="ann")
+        s.galleries.remove(ANN)
+        store(consent, templates)
+
+    monkeypatch.setattr(s.store, "enrol", withdrawn)
 
 
 def held(s: Site, purpose: Purpose = Purpose.ATTENDANCE) -> list[tuple[str, bytes]]:
@@ -220,6 +232,16 @@ async def test_a_copy_that_was_recalled_is_given_back_when_it_is_allowed_again(s
     assert s.store.recall(lambda _: True) == 0
     assert await give() == [True]
     assert terminal.stored == {("42", "fingerprint")}
+
+
+async def test_a_withdrawal_in_the_middle_of_a_push_stays_one(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = templates_of(s)
+    agree(s)
+    withdraw_before_storing(s, monkeypatch)
+    await kept.pushed("A1", [FACE])
+    assert (s.store.statistics().templates, kept.dropped) == ({}, {"gate": 1})
+    assert [consent.state for consent in s.store.consents(ANN)] == [ConsentState.WITHDRAWN]
+    assert [place.slot for place in s.store.pending_erasures("A1")] == ["42/face/0"]
 
 
 async def test_a_withdrawal_reaches_a_push_terminal_when_it_returns_and_closes_the_receipt(s: Site) -> None:

@@ -14,10 +14,10 @@ from device_drivers.adms.messages import PushedPhoto
 from device_drivers.adms.server import AdmsServer
 from edge_agent.devices.pushed_pictures import PushedPictures
 from edge_agent.policy.requests import Verb
-from templates_store.records import PlacementState
+from templates_store.records import ConsentState, PlacementState
 from templates_store.template import Modality, Purpose, SubjectId
 from tests.device_drivers.adms.site import Recorder, client, config, running
-from tests.edge_agent.devices.test_device_templates import agree, templates_of
+from tests.edge_agent.devices.test_device_templates import agree, templates_of, withdraw_before_storing
 from tests.flows.site import FACE_PIPELINE, Site, face_vector, site
 
 ANN = SubjectId("ann")
@@ -126,3 +126,13 @@ async def test_nothing_is_looked_at_where_faces_are_switched_off(s: Site) -> Non
     s.switched_off.add(("gate", Modality.FACE))
     assert not pictures.wanted("A1")
     assert not pictures.wanted("Z9")
+
+
+async def test_a_withdrawal_in_the_middle_of_a_push_stays_one(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = pictures_of(s)
+    agree(s)
+    withdraw_before_storing(s, monkeypatch)
+    assert not await pictures.pushed(photo())
+    assert (s.store.statistics().templates, s.galleries.count()) == ({}, 0)
+    assert [consent.state for consent in s.store.consents(ANN)] == [ConsentState.WITHDRAWN]
+    assert [place.slot for place in s.store.pending_erasures("A1")] == ["42/face/0"]

@@ -89,7 +89,11 @@ async def test_nothing_is_written_about_somebody_who_is_not_in_the_roster(s: Sit
     grant = granted(s, BOB)
     s.presence.reserve(grant, s.rules, opener=False)
     await s.database.write(s.presence.grant_rows(grant))
-    assert (await s.database.read(Presence.load)).whereabouts(BOB) is None
+    s.presence.set_attempts(f"person:{BOB}/pin", Attempts(2, 7, START))
+    await s.database.write(s.presence.attempts_row(f"person:{BOB}/pin"))
+    again = await s.database.read(Presence.load)
+    assert again.whereabouts(BOB) is None
+    assert again.places_with_failures() == {}
 
 
 def test_a_door_counts_as_released_until_it_closes(s: Site) -> None:
