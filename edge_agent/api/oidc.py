@@ -113,7 +113,11 @@ class SignOns:
     async def finish(self, settings: Oidc, *, state: str, browser: str, code: str, issuer: str) -> Person:
         """Exchange the code and judge what came. Raises SignOnRefused; a state serves once."""
         pending = self._pending.pop(state, None)
-        if pending is None or self._now() >= pending.until or not hmac.compare_digest(pending.browser, browser):
+        if (
+            pending is None
+            or self._now() >= pending.until
+            or not hmac.compare_digest(pending.browser.encode(), browser.encode())
+        ):
             raise SignOnRefused("state", "this sign-in was not begun in this browser, or too long ago")
         if issuer and issuer != settings.issuer:  # RFC 9207
             raise SignOnRefused("provider", f"the answer names another issuer: {issuer[:100]}")
