@@ -101,9 +101,10 @@ async def sign_in(body: SignIn, request: Request, response: Response, context: C
     until = await context.database.read(lambda c: accounts.locked_until(c, body.name, now=now))
     stored, sealed_secret = await context.database.read(lambda c: accounts.stored_hash(c, body.name))
     right = await asyncio.to_thread(accounts.password_matches, stored, body.password.get_secret_value())
-    if right and sealed_secret is not None:
-        right = accounts.code_matches(context.open_secret(sealed_secret), body.code, now=now)
     account = await context.database.read(lambda c: accounts.find(c, body.name))
+    if right and sealed_secret is not None and until is None:
+        step = accounts.code_step(context.open_secret(sealed_secret), body.code, now=now)
+        right = step is not None and await context.database.write(lambda c: accounts.use_code(c, body.name, step))
     if until is not None or not right or account is None or account.disabled:
         refused = accounts.SignInRefused(locked_until=until)
         if until is None:
