@@ -19,7 +19,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from edge_agent.api import accounts
+from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import Caller
 from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.idempotency import Keyed
@@ -147,15 +147,8 @@ def needed(governance: Governance, kind: ActKind | None) -> bool:
 
 
 def person_of(connection: sqlite3.Connection, actor: str) -> str | None:
-    """The account behind a caller: itself, or who issued the token, or the token that issued it. None: nobody's."""
-    for _ in range(32):
-        if not actor.startswith("token:"):
-            break
-        row = connection.execute(
-            "SELECT created_by FROM access_tokens WHERE name = ?", (actor.removeprefix("token:"),)
-        ).fetchone()
-        actor = row[0] if row else ""
-    account = accounts.find(connection, actor)
+    """The account behind a caller; None: nobody's."""
+    account = accounts.find(connection, access_tokens.behind(connection, actor) or "")
     return account.name if account and not account.disabled else None
 
 
