@@ -137,6 +137,16 @@ def set_password(connection: sqlite3.Connection, name: str, password_hash: str, 
     )
 
 
+def made_by(connection: sqlite3.Connection, name: str) -> frozenset[str]:
+    """Whose hands the account has been in, other than the person's own."""
+    row = connection.execute("SELECT made_by FROM accounts WHERE name = ?", (name,)).fetchone()
+    return frozenset(row[0].split()) if row else frozenset()
+
+
+def set_made_by(connection: sqlite3.Connection, name: str, people: frozenset[str]) -> None:
+    connection.execute("UPDATE accounts SET made_by = ? WHERE name = ?", (" ".join(sorted(people)), name))
+
+
 def set_role(connection: sqlite3.Connection, name: str, role: Role) -> None:
     """Raises ValueError if no administrator who may sign in would be left."""
     connection.execute("UPDATE accounts SET role = ? WHERE name = ?", (role, name))
@@ -272,6 +282,15 @@ def touch(connection: sqlite3.Connection, session_id: str, *, now: datetime) -> 
 
 def close_session(connection: sqlite3.Connection, session_id: str) -> None:
     connection.execute("DELETE FROM sessions WHERE id_hash = ?", (_hash(session_id),))
+
+
+def close_provided_sessions(connection: sqlite3.Connection, *, but: str) -> int:
+    """End every session of an identity that another issuer than this one vouched for; "": of every such identity."""
+    return connection.execute(
+        "DELETE FROM sessions WHERE account IN"
+        " (SELECT name FROM accounts WHERE identity IS NOT NULL AND instr(identity, ? || ' ') != 1)",
+        (but,),
+    ).rowcount
 
 
 def close_all_sessions(connection: sqlite3.Connection, account: str, *, but: str = "") -> int:

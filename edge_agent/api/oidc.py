@@ -331,6 +331,9 @@ async def _open(context: Governance, person: Person, where: str, agent: str, now
     """A session on the account of this identity, which is made at the first sign-in. Raises SignOnRefused."""
 
     def work(connection: sqlite3.Connection) -> accounts.Session | SignOnRefused:
+        current = context.configuration.site.sign_in.oidc
+        if current is None or not person.identity.startswith(f"{current.issuer} "):
+            return SignOnRefused("provider", "the provider was taken off while this sign-in was under way")
         known = accounts.find_identity(connection, person.identity)
         if person.role is None:
             if known:

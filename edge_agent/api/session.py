@@ -14,6 +14,7 @@ from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
 from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
+from edge_agent.api.two_people import hands
 from edge_agent.audit import Entry
 from edge_agent.policy.roles import ROLES, Role, Scope
 
@@ -205,7 +206,7 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
         try:
-            return accounts.add(
+            made = accounts.add(
                 connection,
                 body.name,
                 role=body.role,
@@ -215,6 +216,8 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
             )
         except ValueError as exc:
             raise Problem(409, str(exc), code="taken") from None
+        accounts.set_made_by(connection, body.name, hands(connection, caller.name))
+        return made
 
     entry = Entry(actor=caller.name, action="account.add", object=body.name, details={"role": body.role})
     made = await context.act(caller.name, entry, work)
@@ -264,10 +267,14 @@ async def change_account(
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
         unchanged("this account", asdict(_account(connection, name)), expected)
+        by_other = name != caller.name
         if hashed:
-            accounts.set_password(connection, name, hashed, by="" if name == caller.name else caller.name)
+            accounts.set_password(connection, name, hashed, by=caller.name if by_other else "")
         if body.second_factor is False:
             accounts.set_totp(connection, name, None)
+        if by_other and (hashed or body.second_factor is False):
+            known = frozenset() if hashed else accounts.made_by(connection, name)  # a new password ends what they knew
+            accounts.set_made_by(connection, name, known | hands(connection, caller.name))
         try:
             if body.disabled is not None:
                 accounts.set_disabled(connection, name, disabled=body.disabled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from edge_agent.api import accounts
 from edge_agent.api.context import Governance, etag, unchanged
 from edge_agent.api.problems import FieldFault, Problem
 from edge_agent.api.two_people import guard
@@ -17,15 +18,22 @@ Listed = Literal["devices", "upstreams"]
 async def apply_site(
     context: Governance, actor: str, site: SiteConfig, reason: str, expected: int | None, *, decided: bool = False
 ) -> int:
-    """Make `site` the next version and note it. `decided` says that two people did. Raises Problem 409, 412."""
+    """Make `site` the next version and note it. `decided` says that two people did. Raises Problem 409, 412.
+
+    Whom an identity provider vouched for that is no longer configured is signed out.
+    """
+    before = context.configuration.site
     if not decided:
-        guard(context.configuration.site.two_people, site.two_people)
+        guard(before.two_people, site.two_people)
     try:
         version = await context.configuration.apply(
             site, actor=actor, reason=reason, now=context.now(), expected=expected
         )
     except StaleVersion as exc:
         raise stale(exc.current) from None
+    if before.sign_in != site.sign_in:
+        issuer = site.sign_in.oidc.issuer if site.sign_in.oidc else ""
+        await context.database.write(lambda c: accounts.close_provided_sessions(c, but=issuer))
     await context.note(
         Entry(actor=actor, action="config.apply", object=str(version.number), details={"reason": reason})
     )

@@ -60,6 +60,17 @@ WHY_NOT = {
         "您和提出的人中，一位设置了为另一位担保的身份提供方；要第三位来批准。",
         "One of you set up the identity provider that vouches for the other; a third person has to approve.",
     ),
+    WhyNot.HANDS: (
+        (
+            "您和提出的人中，一位的账号是另一位建立或重置的，或两个账号都经同一个人的手；"
+            "要别人来批准，或由另一位管理员重置其中一个账号，或在网关上运行 edge-agent accounts reset。"
+        ),
+        (
+            "One of you made or reset the other's account, or the same person did so with both: somebody else has to"
+            " approve, or another administrator resets one of the accounts, or it is reset on the gateway with"
+            " edge-agent accounts reset."
+        ),
+    ),
 }
 EVENT_TYPES = {
     "attendance.": ("打卡", "punches"),

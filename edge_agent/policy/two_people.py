@@ -2,10 +2,17 @@
 
 The enterprise names them. Taking one off the list again is itself an act of two people, or the list would
 protect nothing. Withdrawing consent is never on it: a withdrawal has to work at once.
+
+Two accounts are two people only if no one person could be both. Whoever made an account, or last reset its password
+or second factor, once held its credentials and could have signed in as it and chosen "its own" password: so these
+hands stay with the account until other hands reset it. Where one administrator made all accounts, one of them has to
+be made or reset by somebody else: another administrator who is not in the same hands, the identity provider, or the
+gateway's own command line (`edge-agent accounts reset`), which only those can use who could write the database.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -49,21 +56,29 @@ class WhyNot(StrEnum):
     OWN_ACT = "own_act"
     PASSWORD = "password"  # noqa: S105 - somebody else knows the asker's or the decider's
     PROVIDER = "provider"  # one of the two chose who vouches for the other
+    HANDS = "hands"  # one of the two made or reset the other's account, or somebody did so with both
 
 
-def undecidable(
-    *, asker: str, decider: str, decider_is_person: bool, own_passwords: bool, provider_by: str = ""
-) -> WhyNot | None:
-    """None if this person may decide.
+@dataclass(frozen=True, slots=True)
+class Party:
+    """The asker, or the decider."""
 
-    `provider_by` is who set up the identity provider that vouches for one of them, if it does.
-    """
+    name: str
+    own_password: bool = True  # nobody else chose the one that is in force
+    hands: frozenset[str] = frozenset()  # who could have signed in as them, themselves included
+    vouchers: frozenset[str] = frozenset()  # who set up the identity provider that vouches for them
+
+
+def undecidable(asker: Party, decider: Party, *, decider_is_person: bool) -> WhyNot | None:
+    """None if this person may decide."""
     if not decider_is_person:
         return WhyNot.MACHINE
-    if asker == decider:
+    if asker.name == decider.name:
         return WhyNot.OWN_ACT
-    if not own_passwords:
+    if not (asker.own_password and decider.own_password):
         return WhyNot.PASSWORD
-    if provider_by in {asker, decider}:
+    if asker.vouchers & decider.hands or decider.vouchers & asker.hands:
         return WhyNot.PROVIDER
+    if asker.hands & decider.hands:
+        return WhyNot.HANDS
     return None

@@ -7,6 +7,7 @@ import pyotp
 import pytest
 
 from edge_agent.api import accounts
+from edge_agent.database import SCHEMA
 from edge_agent.policy.roles import Role
 
 
@@ -119,3 +120,26 @@ def test_a_one_time_code_serves_once_and_none_before_it_afterwards(
     connection: sqlite3.Connection, lin: accounts.Account
 ) -> None:
     assert [accounts.use_code(connection, "lin", step) for step in (7, 7, 6, 8)] == [True, False, False, True]
+
+
+def test_an_older_database_learns_from_its_audit_who_made_each_account(now: datetime) -> None:
+    old = sqlite3.connect(":memory:")
+    for script in ("0004_governance.sql", "0009_accountability.sql"):
+        old.executescript((SCHEMA / script).read_text("utf-8"))
+    rows = [
+        ("claimer", "gateway.claim", "claimer", "{}"),
+        ("claimer", "account.add", "wang", "{}"),
+        ("sso", "account.add", "sso", '{"by": "oidc"}'),
+        ("claimer", "account.add", "zhao", "{}"),
+        ("wang", "account.change", "zhao", '{"fields": ["password"]}'),
+        ("claimer", "account.change", "zhao", '{"fields": ["role"]}'),
+    ]
+    for actor, action, name, details in rows:
+        old.execute("INSERT OR IGNORE INTO accounts (name, role, created_at) VALUES (?, 'admin', '')", (name,))
+        old.execute(
+            "INSERT INTO audit (at, actor, action, object, outcome, details, mac) VALUES ('', ?, ?, ?, 'ok', ?, x'00')",
+            (actor, action, name, details),
+        )
+    old.executescript((SCHEMA / "0013_whose_accounts.sql").read_text("utf-8"))
+    found = dict(old.execute("SELECT name, made_by FROM accounts").fetchall())
+    assert found == {"claimer": "", "wang": "claimer", "sso": "", "zhao": "wang"}

@@ -12,6 +12,7 @@ import pytest
 from edge_agent.__main__ import NotApproved, _decommission
 from edge_agent.agent import Agent
 from edge_agent.api import accounts
+from edge_agent.api.access import RateLimit
 from edge_agent.api.approvals import END
 from edge_agent.api.two_people import approved
 from edge_agent.audit import Entry
@@ -77,36 +78,120 @@ async def test_a_machine_decides_nothing_and_asks_only_for_a_person(whole: Whole
     assert (nobody.status_code, nobody.json()["code"]) == (403, "nobody")
 
 
-async def test_an_account_made_by_the_asker_is_no_second_person(whole: Whole) -> None:
+FIRST, OWN = "a sentence they know too", "nobody else knows this one"
+
+
+async def signed_in(whole: Whole, name: str, password: str) -> httpx.AsyncClient:
+    client = whole.client()
+    whole.app.state.access.sign_ins = RateLimit(per_s=1, burst=1)
+    answer = await client.post("/api/v1/session", json={"name": name, "password": password})
+    assert answer.status_code == 200, answer.text
+    client.headers["X-CSRF-Token"] = answer.json()["csrf"]
+    return client
+
+
+async def account(whole: Whole, maker: httpx.AsyncClient, name: str, *, reset: bool = False) -> httpx.AsyncClient:
+    """Made or reset by `maker`; then somebody signs in and sets "their own" password."""
+    if reset:
+        tag = {"If-Match": (await maker.get(f"/api/v1/accounts/{name}")).headers["etag"]}
+        made = await maker.patch(f"/api/v1/accounts/{name}", json={"password": FIRST}, headers=tag)
+    else:
+        made = await maker.post("/api/v1/accounts", json={"name": name, "role": "admin", "password": FIRST})
+    assert made.status_code in {200, 201}, made.text
+    client = await signed_in(whole, name, FIRST)
+    changed = await client.put("/api/v1/session/me/password", json={"current": FIRST, "new": OWN})
+    assert changed.status_code == 204
+    return client
+
+
+async def test_an_account_is_no_second_person_to_whoever_made_it(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+    body = {"name": "fresh", "role": "admin", "password": FIRST}
+    assert (await admin.post("/api/v1/accounts", json=body)).status_code == 201
+    puppet = await account(whole, admin, "puppet")
+    where = await held(await admin.post(OPEN))
+    with_first = await (await signed_in(whole, "fresh", FIRST)).post(f"{where}/approve")
+    assert "set their own password" in with_first.json()["detail"]
+    refused = await puppet.post(f"{where}/approve")
+    assert (refused.status_code, refused.json()["code"]) == (403, "two_people")
+    assert "edge-agent accounts reset" in refused.json()["detail"]
+    assert (await puppet.get(where)).json()["why_not"] == "hands"
+    own_act = await held(await puppet.post(OPEN))
+    assert (await admin.post(f"{own_act}/approve")).status_code == 403
+    assert (await second.post(f"{own_act}/approve")).json()["state"] == "done"  # a third person
+
+
+async def test_no_detour_leads_out_of_the_hands_that_made_an_account(whole: Whole) -> None:
     await asked_for(whole, ActKind.DOOR_OPEN)
     admin = await whole.browser("admin")
-    body = {"name": "puppet", "role": "admin", "password": "a sentence they know too"}
-    assert (await admin.post("/api/v1/accounts", json=body)).status_code == 201
-    signed_in = await whole.client().post("/api/v1/session", json={"name": "puppet", "password": body["password"]})
-    puppet = whole.client(**{"X-CSRF-Token": signed_in.json()["csrf"]})
-    puppet.cookies = signed_in.cookies
+    one, two = await account(whole, admin, "puppet1"), await account(whole, admin, "puppet2")
+    assert (await one.post(f"{await held(await two.post(OPEN))}/approve")).status_code == 403  # one person's puppets
+    scopes = ["accounts:write"]
+    token = (await one.post("/api/v1/tokens", json={"name": "ci", "scopes": scopes})).json()["token"]
+    machine = whole.client(Authorization=f"Bearer {token}")
+    three = await account(whole, machine, "puppet3")
+    two = await account(whole, one, "puppet2", reset=True)  # the puppets reset each other
+    one = await account(whole, two, "puppet1", reset=True)
     where = await held(await admin.post(OPEN))
-    assert (await puppet.post(f"{where}/approve")).status_code == 403
-    own = {"current": body["password"], "new": "nobody else knows this one"}
-    assert (await puppet.put("/api/v1/session/me/password", json=own)).status_code == 204
-    assert (await puppet.post(f"{where}/approve")).json()["state"] == "done"
+    for puppet in (one, two, three):
+        assert (await puppet.get(where)).json()["why_not"] == "hands"
+
+
+@pytest.mark.parametrize("by", ["another administrator", "the gateway itself"])
+async def test_an_account_that_others_reset_is_a_second_person(whole: Whole, by: str) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin = await whole.browser("admin")
+    await account(whole, admin, "colleague")
+    other = await whole.browser("second-admin") if by == "another administrator" else whole.client(Role.ADMIN)
+    colleague = await account(whole, other, "colleague", reset=True)
+    where = await held(await admin.post(OPEN))
+    assert (await colleague.post(f"{where}/approve")).json()["state"] == "done"
+
+
+async def sign_in_at(client: httpx.AsyncClient, oidc: dict[str, Any] | None) -> None:
+    tag = (await client.get("/api/v1/config/sign_in")).headers["etag"]
+    answer = await client.put("/api/v1/config/sign_in", json={"oidc": oidc}, headers={"If-Match": tag})
+    assert answer.status_code == 200, answer.text
 
 
 async def test_a_provider_set_up_by_the_asker_vouches_for_no_second_person(whole: Whole) -> None:
     """Otherwise one administrator with an identity provider of their own would be two people."""
     await asked_for(whole, ActKind.DOOR_OPEN)
     admin = await whole.browser("admin")
-    tag = (await admin.get("/api/v1/config/sign_in")).headers["etag"]
-    mine = {"oidc": {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}}}
-    assert (await admin.put("/api/v1/config/sign_in", json=mine, headers={"If-Match": tag})).status_code == 200
+    mine = {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}}
+    await sign_in_at(admin, mine)
     await whole.agent.database.write(
         lambda c: c.execute("UPDATE accounts SET identity = 'https://mine.example 1' WHERE name = 'the-second-admin'")
     )
     where = await held(await admin.post(OPEN))
-    refused = await (await whole.browser("second-admin")).post(f"{where}/approve")
+    second, guard = await whole.browser("second-admin"), await whole.browser("security")
+    refused = await second.post(f"{where}/approve")
     assert "identity provider" in refused.json()["detail"]
-    guard = await whole.browser("security")  # a third person, who does not come from there
-    assert (await guard.post(f"{where}/approve")).json()["state"] == "done"
+    assert (await guard.post(f"{where}/approve")).json()["state"] == "done"  # who does not come from there
+
+
+async def test_whose_provider_it_was_stays_true_when_it_is_taken_off_and_its_people_are_signed_out(
+    whole: Whole,
+) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+    await sign_in_at(admin, {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}})
+    ghost = await whole.browser("security")
+    await whole.agent.database.write(
+        lambda c: c.execute("UPDATE accounts SET identity = 'https://mine.example 1' WHERE name = 'the-security'")
+    )
+    where = await held(await admin.post(OPEN))
+    await sign_in_at(second, None)
+    assert (await ghost.get("/api/v1/session/me")).status_code == 401
+    await sign_in_at(second, {"issuer": "https://mine.example.other", "client_id": "x"})
+    session = await whole.agent.database.write(
+        lambda c: accounts.open_session(
+            c, accounts.Account("the-security", Role.SECURITY), address="", agent="", now=whole.agent.clock()
+        )
+    )
+    again = await Whole(whole.agent, whole.app, whole.tokens, {"ghost": session.id}).browser("ghost")
+    assert "identity provider" in (await again.post(f"{where}/approve")).json()["detail"]
 
 
 async def test_what_nobody_decided_in_time_falls_away(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
