@@ -1,7 +1,9 @@
 """Which acts take two people: one asks, another decides, within a time limit.
 
 The enterprise names them. Taking one off the list again is itself an act of two people, or the list would
-protect nothing. Withdrawing consent is never on it: a withdrawal has to work at once.
+protect nothing. Withdrawing consent is never on it: a withdrawal has to work at once. Nor may the configuration do
+alone what the list holds for two: let doors stand open, take doors away from a lockdown, shorten how long templates
+are kept (`loosened`).
 
 Two accounts are two people only if no one person could be both. Whoever made an account, or last reset its password
 or second factor, once held its credentials and could have signed in as it and chosen "its own" password: so these
@@ -18,6 +20,8 @@ from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
+
+from edge_agent.policy.rules import AccessRules, Door, DoorMode
 
 
 class ActKind(StrEnum):
@@ -47,6 +51,62 @@ class TwoPeople(BaseModel):
     def weakened_by(self, other: TwoPeople) -> frozenset[ActKind]:
         """What one person could do alone under `other` and cannot now."""
         return self.acts - other.acts
+
+
+class Loosened(BaseModel):
+    """What a configuration would do that takes two people as an act."""
+
+    doors: dict[str, str] = Field({}, description="doors that would stand open at other times, and how")
+    gone: list[str] = Field([], description="doors that would be taken away or wired otherwise")
+    templates_days: int | None = Field(None, description="older templates would be erased; 0: all, no period is left")
+
+    def kinds(self) -> frozenset[ActKind]:
+        found = {ActKind.DOOR_OPEN, ActKind.LOCKDOWN} if self.doors else set()
+        found |= {ActKind.LOCKDOWN} if self.gone else set()
+        return frozenset(found | ({ActKind.ERASURE} if self.templates_days is not None else set()))
+
+
+def loosened(
+    before: AccessRules, after: AccessRules, *, same_clock: bool, templates_days: tuple[int | None, int | None]
+) -> Loosened:
+    """`templates_days` before and after; `same_clock` says that the site's time zone stays.
+
+    Any other way of standing open counts, also a shorter one: which is shorter depends on the calendar's years.
+    """
+    doors = {door.name: door for door in before.doors}
+    there = {(door.name, door.device, door.relay) for door in after.doors}
+    days, fewer = (each or 0 for each in templates_days)  # without a period they are due at once
+    return Loosened(
+        doors={
+            door.name: _words(door, after)
+            for door in after.doors
+            if (way := _open_way(door, after))
+            and not (same_clock and door.name in doors and way == _open_way(doors[door.name], before))
+        },
+        gone=[door.name for door in before.doors if (door.name, door.device, door.relay) not in there],
+        templates_days=fewer if fewer < days else None,
+    )
+
+
+_OPEN = frozenset({DoorMode.UNLOCKED, DoorMode.OFFICE})
+
+
+def _open_way(door: Door, rules: AccessRules) -> tuple[object, ...]:
+    """All that decides when the door stands open; empty if it never does."""
+    if not _OPEN & {door.mode, *(time.mode for time in door.mode_times)}:
+        return ()
+    times = [(time.mode, time.schedule, rules.schedules.get(time.schedule)) for time in door.mode_times]
+    return door.mode, times, rules.calendar if times else None
+
+
+def _words(door: Door, rules: AccessRules) -> str:
+    said = [door.mode.value] if door.mode in _OPEN else []
+    for time in door.mode_times:
+        if time.mode in _OPEN:
+            schedule = rules.schedules.get(time.schedule)
+            hours = sorted({str(each) for day in schedule.weekly.values() for each in day}) if schedule else []
+            said.append(" ".join([time.mode.value, time.schedule, *hours]))
+    return "; ".join(said)
 
 
 class WhyNot(StrEnum):

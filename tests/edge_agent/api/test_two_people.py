@@ -18,6 +18,7 @@ from edge_agent.api.two_people import approved
 from edge_agent.audit import Entry
 from edge_agent.decommission import ordered
 from edge_agent.policy.roles import Role
+from edge_agent.policy.rules import DoorMode
 from edge_agent.policy.two_people import ActKind, TwoPeople
 from edge_agent.server import application
 from tests.edge_agent.api.whole import PERSON, Whole, whole_gateway
@@ -319,6 +320,64 @@ async def test_no_configuration_takes_the_second_person_away(whole: Whole) -> No
     where = await held(await put(acts=["export"], minutes=5))
     assert (await second.post(f"{where}/approve")).json()["state"] == "done"
     assert whole.agent.site.two_people.acts == {ActKind.EXPORT}
+
+
+UNLOCKED_ALL_DAY: dict[str, Any] = {
+    "schedules": {"allday": {"weekly": {"daily": ["00:00-24:00"]}}},
+    "doors": [{"name": "gate", "device": "panel", "mode_times": [{"schedule": "allday", "mode": "unlocked"}]}],
+}
+
+
+async def test_no_configuration_does_alone_what_takes_two_people(whole: Whole) -> None:
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+
+    async def put(section: str, body: Any, **query: str) -> httpx.Response:
+        tag = {"If-Match": (await admin.get(f"/api/v1/config/{section}")).headers["etag"]}
+        return await admin.put(f"/api/v1/config/{section}", json=body, headers=tag, params=query)
+
+    async def changed(section: str, **values: Any) -> httpx.Response:
+        return await put(section, (await admin.get(f"/api/v1/config/{section}")).json() | values)
+
+    closed = (await admin.get("/api/v1/config/access")).json()
+    await asked_for(whole)
+    assert (await changed("access", **UNLOCKED_ALL_DAY)).status_code == 200  # nobody asked for two people
+    assert (await put("access", closed)).status_code == 200
+    assert (await changed("retention", templates_days=365)).status_code == 200
+    await asked_for(whole, ActKind.DOOR_OPEN, ActKind.LOCKDOWN, ActKind.ERASURE)
+    assert (await put("site", "HQ 2")).status_code == 200  # what opens nothing waits for nobody
+    assert (await changed("access", **UNLOCKED_ALL_DAY)).status_code == 202
+    document = await admin.get("/api/v1/config")
+    tag = {"If-Match": document.headers["etag"]}
+    access = document.json()["access"] | UNLOCKED_ALL_DAY
+    await held(await admin.put("/api/v1/config", json=document.json() | {"access": access}, headers=tag))
+    await held(await changed("access", doors=[], groups=[]))  # with its door a lockdown would go
+    await held(await changed("retention", templates_days=1))
+    assert whole.agent.site.access.doors[0].mode_times == ()
+    assert whole.agent.site.retention.templates_days == 365
+
+    where = await held(await changed("access", **UNLOCKED_ALL_DAY))
+    assert "“gate” stands open: unlocked allday 00:00-24:00" in await page(whole, "second-admin", "en")
+    assert (await admin.post(f"{where}/approve")).status_code == 403
+    assert (await second.post(f"{where}/approve")).json()["state"] == "approved"
+    assert "save the same change once more" in await page(whole, "admin", "en")
+    more = UNLOCKED_ALL_DAY | {"doors": [UNLOCKED_ALL_DAY["doors"][0] | {"mode": "unlocked"}]}
+    await held(await changed("access", **more))  # not what was approved
+    assert (await changed("access", **UNLOCKED_ALL_DAY)).status_code == 200
+    assert (await put("access", closed)).status_code == 200
+    await held(await changed("access", **UNLOCKED_ALL_DAY))  # it was approved once
+
+
+async def test_going_back_to_a_version_with_open_doors_waits_too(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin, closed = await whole.browser("admin"), whole.agent.site
+    doors = tuple(door.model_copy(update={"mode": DoorMode.UNLOCKED}) for door in closed.access.doors)
+    opened = closed.model_copy(update={"access": closed.access.model_copy(update={"doors": doors})})
+    numbers = [
+        (await whole.agent.configuration.apply(each, actor="t", reason="t", now=whole.agent.clock())).number
+        for each in (opened, closed)
+    ]
+    path, tag = f"/api/v1/config/versions/{numbers[0]}/restore", {"If-Match": f'"{numbers[1]}"'}
+    await held(await admin.post(path, headers=tag))
 
 
 async def test_a_disclosure_is_for_two_people_unless_they_said_otherwise(whole: Whole) -> None:
