@@ -406,7 +406,12 @@ class Agent:
         def work(connection: sqlite3.Connection) -> str:
             connection.execute("DELETE FROM access_tokens WHERE name = ?", (COMMAND_LINE,))
             return access_tokens.issue(
-                connection, COMMAND_LINE, scopes=Scope, lifetime=COMMAND_LINE_LIFETIME, created_by="agent", now=now
+                connection,
+                COMMAND_LINE,
+                scopes=Scope,
+                lifetime=COMMAND_LINE_LIFETIME,
+                created_by=access_tokens.MACHINE,
+                now=now,
             )
 
         token = await self.database.write(work)

@@ -1,4 +1,9 @@
-"""Scoped, expiring bearer tokens for machines. Only their SHA-256 rests here; a token is shown once."""
+"""Scoped, expiring bearer tokens for machines. Only their SHA-256 rests here; a token is shown once.
+
+A token can do no more than the account behind it can do now: it rests while that account is shut, and loses with
+it what a lesser role takes away. Behind the command line's token, and those issued with it, stands the machine
+itself: whoever may use that one could write the database as well.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,17 @@ import hashlib
 import secrets
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from edge_agent.policy.roles import Scope
+from edge_agent.policy.roles import ROLES, Role, Scope
 
 PREFIX = "eat_"  # so that secret scanners can find a token that leaked into a repository
 MAX_LIFETIME = timedelta(days=366)
 BOOTSTRAP_LIFETIME = timedelta(hours=24)
+MACHINE = "@agent"  # issues the command line's token; no account can have this name
+ACTOR = "token:"
+MAX_CHAIN = 32  # tokens issued by tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +69,33 @@ def issue(
     return token
 
 
+def behind(connection: sqlite3.Connection, actor: str) -> str | None:
+    """Who answers for a caller: the account, who issued the token, or who issued the token that issued it.
+
+    MACHINE is the gateway itself; None is nobody. An account is not looked up.
+    """
+    for _ in range(MAX_CHAIN):
+        if not actor.startswith(ACTOR):
+            return actor
+        row = connection.execute(
+            "SELECT created_by FROM access_tokens WHERE name = ?", (actor.removeprefix(ACTOR),)
+        ).fetchone()
+        if row is None:
+            return None
+        actor = row[0]
+    return None
+
+
+def _held_now(connection: sqlite3.Connection, maker: str) -> frozenset[Scope]:
+    person = behind(connection, maker)
+    if person == MACHINE:
+        return frozenset(Scope)
+    row = connection.execute("SELECT role FROM accounts WHERE name = ? AND NOT disabled", (person,)).fetchone()
+    return ROLES[Role(row[0])] if row else frozenset()
+
+
 def find(connection: sqlite3.Connection, token: str, *, now: datetime) -> AccessToken | None:
-    """The token's record if it is valid now."""
+    """The token's record if it is valid now, with the scopes that its maker still holds."""
     if not token.startswith(PREFIX):
         return None
     row = connection.execute(
@@ -72,7 +105,10 @@ def find(connection: sqlite3.Connection, token: str, *, now: datetime) -> Access
     if row is None:
         return None
     found = _record(row)
-    return found if found.revoked_at is None and now < found.expires_at else None
+    if found.revoked_at is not None or now >= found.expires_at:
+        return None
+    scopes = found.scopes & _held_now(connection, found.created_by)
+    return replace(found, scopes=scopes) if scopes else None
 
 
 def listing(connection: sqlite3.Connection) -> list[AccessToken]:

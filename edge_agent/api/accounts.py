@@ -1,12 +1,14 @@
 """People who administer this gateway: accounts, sign-in, sessions.
 
-Passwords are Argon2id; five failures lock an account for a while that doubles; sessions are random
-cookies stored hashed, listed and revocable. Verification takes the same time for unknown names.
+Passwords are Argon2id; five failures lock a name for a while that doubles, whether it has an account or not;
+a code of the second factor serves once; sessions are random cookies stored hashed, listed and revocable.
+Verification takes the same time for unknown names.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 import sqlite3
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ FIRST_LOCK = timedelta(seconds=30)
 MAX_LOCK = timedelta(hours=1)
 SESSION_LIFETIME = timedelta(hours=12)
 IDLE_LIFETIME = timedelta(minutes=60)
+TOTP_STEP_S = 30
+MAX_UNKNOWN = 10_000  # names without an account whose failures are remembered
 
 _hasher = argon2.PasswordHasher()  # RFC 9106 low-memory profile: 64 MiB, t=3, p=4
 _DECOY = "$argon2id$v=19$m=65536,t=3,p=4$MTIzNDU2Nzg5MDEyMzQ1Ng$cGxlYXNlIGRvIG5vdCBtYXRjaCBhbnl0aGluZyEhISE"
@@ -133,14 +137,35 @@ def set_password(connection: sqlite3.Connection, name: str, password_hash: str, 
     )
 
 
+def made_by(connection: sqlite3.Connection, name: str) -> frozenset[str]:
+    """Whose hands the account has been in, other than the person's own."""
+    row = connection.execute("SELECT made_by FROM accounts WHERE name = ?", (name,)).fetchone()
+    return frozenset(row[0].split()) if row else frozenset()
+
+
+def set_made_by(connection: sqlite3.Connection, name: str, people: frozenset[str]) -> None:
+    connection.execute("UPDATE accounts SET made_by = ? WHERE name = ?", (" ".join(sorted(people)), name))
+
+
 def set_role(connection: sqlite3.Connection, name: str, role: Role) -> None:
     """Raises ValueError if no administrator who may sign in would be left."""
     connection.execute("UPDATE accounts SET role = ? WHERE name = ?", (role, name))
     _administrator_left(connection, "role")
 
 
-def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None) -> None:
-    connection.execute("UPDATE accounts SET totp_secret = ? WHERE name = ?", (sealed, name))
+def set_totp(connection: sqlite3.Connection, name: str, sealed: bytes | None, *, step: int = 0) -> None:
+    """`step` is that of the code which confirmed the secret: it is used up."""
+    connection.execute("UPDATE accounts SET totp_secret = ?, totp_step = ? WHERE name = ?", (sealed, step, name))
+
+
+def use_code(connection: sqlite3.Connection, name: str, step: int) -> bool:
+    """Accept the code of this time step once, and none before it (RFC 6238, 5.2)."""
+    return (
+        connection.execute(
+            "UPDATE accounts SET totp_step = ?1 WHERE name = ?2 AND totp_step < ?1", (step, name)
+        ).rowcount
+        == 1
+    )
 
 
 def set_disabled(connection: sqlite3.Connection, name: str, *, disabled: bool) -> None:
@@ -162,28 +187,52 @@ def password_matches(password_hash: str | None, password: str) -> bool:
         return False
 
 
-def code_matches(secret: str, code: str, *, now: datetime) -> bool:
-    """TOTP of RFC 6238, one step of clock difference either way."""
-    return pyotp.TOTP(secret).verify(code.strip(), for_time=now, valid_window=1)
+def code_step(secret: str, code: str, *, now: datetime) -> int | None:
+    """The time step of a right code: TOTP of RFC 6238, one step of clock difference either way."""
+    totp, this = pyotp.TOTP(secret, interval=TOTP_STEP_S), int(now.timestamp()) // TOTP_STEP_S
+    right = [step for step in (this - 1, this, this + 1) if _same(totp.generate_otp(step), code)]
+    return max(right, default=None)
 
 
 def locked_until(connection: sqlite3.Connection, name: str, *, now: datetime) -> datetime | None:
-    row = connection.execute("SELECT locked_until FROM accounts WHERE name = ?", (name,)).fetchone()
+    row = connection.execute(
+        "SELECT locked_until FROM accounts WHERE name = ?1"
+        " UNION ALL SELECT locked_until FROM unknown_sign_ins WHERE name_hash = ?2"
+        " AND NOT EXISTS (SELECT 1 FROM accounts WHERE name = ?1)",
+        (name, _hash(name)),
+    ).fetchone()
     until = datetime.fromisoformat(row[0]) if row and row[0] else None
     return until if until and until > now else None
 
 
 def count_failure(connection: sqlite3.Connection, name: str, *, now: datetime) -> SignInRefused:
-    row = connection.execute(
-        "UPDATE accounts SET failures = failures + 1 WHERE name = ? RETURNING failures", (name,)
+    """One more; what it answers does not tell whether there is such an account."""
+    table, column = "accounts", "name"
+    key: str | bytes = name
+    if not connection.execute("SELECT 1 FROM accounts WHERE name = ?", (name,)).fetchone():
+        table, column, key = "unknown_sign_ins", "name_hash", _hash(name)
+        connection.execute(
+            "INSERT INTO unknown_sign_ins (name_hash, at) VALUES (?1, ?2)"
+            " ON CONFLICT (name_hash) DO UPDATE SET at = ?2",
+            (key, now.isoformat()),
+        )
+        connection.execute(
+            "DELETE FROM unknown_sign_ins WHERE name_hash IN"
+            " (SELECT name_hash FROM unknown_sign_ins ORDER BY at DESC LIMIT -1 OFFSET ?)",
+            (MAX_UNKNOWN,),
+        )
+    (failures,) = connection.execute(
+        f"UPDATE {table} SET failures = failures + 1 WHERE {column} = ? RETURNING failures",  # noqa: S608
+        (key,),
     ).fetchone()
-    if row is None:
-        return SignInRefused()
-    over = row[0] - FREE_FAILURES
+    over = failures - FREE_FAILURES
     if over < 0:
         return SignInRefused(tries_left=-over)
     until = now + min(FIRST_LOCK * 2 ** min(over, 10), MAX_LOCK)
-    connection.execute("UPDATE accounts SET locked_until = ? WHERE name = ?", (until.isoformat(), name))
+    connection.execute(
+        f"UPDATE {table} SET locked_until = ? WHERE {column} = ?",  # noqa: S608 - our own names
+        (until.isoformat(), key),
+    )
     return SignInRefused(locked_until=until)
 
 
@@ -235,6 +284,15 @@ def close_session(connection: sqlite3.Connection, session_id: str) -> None:
     connection.execute("DELETE FROM sessions WHERE id_hash = ?", (_hash(session_id),))
 
 
+def close_provided_sessions(connection: sqlite3.Connection, *, but: str) -> int:
+    """End every session of an identity that another issuer than this one vouched for; "": of every such identity."""
+    return connection.execute(
+        "DELETE FROM sessions WHERE account IN"
+        " (SELECT name FROM accounts WHERE identity IS NOT NULL AND instr(identity, ? || ' ') != 1)",
+        (but,),
+    ).rowcount
+
+
 def close_all_sessions(connection: sqlite3.Connection, account: str, *, but: str = "") -> int:
     """End every session of an account, except the one in clear that is named."""
     return connection.execute("DELETE FROM sessions WHERE account = ? AND id_hash != ?", (account, _hash(but))).rowcount
@@ -252,5 +310,9 @@ def revoke_session(connection: sqlite3.Connection, handle: str) -> bool:
     return connection.execute("DELETE FROM sessions WHERE hex(substr(id_hash, 1, 8)) = ?", (handle,)).rowcount > 0
 
 
-def _hash(session_id: str) -> bytes:
-    return hashlib.sha256(session_id.encode()).digest()
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _same(right: str, given: str) -> bool:
+    return hmac.compare_digest(right.encode(), given.strip().encode())

@@ -11,7 +11,7 @@ from edge_agent.api import doors, events, incidents, keys, privacy, two_people
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Gateway, Running, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
-from edge_agent.api.site_changes import apply_site
+from edge_agent.api.site_changes import LOOSEN, apply_site
 from edge_agent.api.two_people import HELD, Act, ActView, AnyAct, Leave
 from edge_agent.policy.roles import Scope
 from edge_agent.policy.two_people import ActKind, TwoPeople
@@ -62,7 +62,7 @@ ACTS: Mapping[str, AnyAct] = {
     act.name: act
     for act in (
         doors.OPEN, doors.ORDER, doors.EVERYWHERE, privacy.ERASE, privacy.EXPORT, privacy.DISCLOSE, events.EXPORT,
-        keys.ROTATE, incidents.EXCHANGE, CHANGE, END,
+        keys.ROTATE, incidents.EXCHANGE, CHANGE, LOOSEN, END,
     )
 }  # fmt: skip
 

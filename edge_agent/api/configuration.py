@@ -1,4 +1,8 @@
-"""Configuration as code: the whole document, what a change would do, its history, the way back."""
+"""Configuration as code: the whole document, what a change would do, its history, the way back.
+
+A change that lets happen what takes two people as an act waits like the act: once another person approved it, the
+same request is sent again.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.site_changes import apply_site, completed, number, stale
+from edge_agent.api.two_people import HELD
 from edge_agent.config import SiteConfig
 from edge_agent.configuration import differences, public
 from edge_agent.policy.roles import Scope
@@ -62,7 +67,7 @@ async def read_configuration(caller: Reader, response: Response, context: Contex
     return public(context.configuration.site)
 
 
-@router.put("", responses=responses(409, 412, 422, 428))
+@router.put("", responses=HELD | responses(409, 412, 422, 428))
 async def replace_configuration(
     body: Document,
     caller: Writer,
@@ -108,7 +113,7 @@ async def read_version(number: int, caller: Reader, context: Context) -> dict[st
     return public(await _version(context, number))
 
 
-@router.post("/versions/{number}/restore", responses=responses(404, 409, 412, 428))
+@router.post("/versions/{number}/restore", responses=HELD | responses(404, 409, 412, 428))
 async def restore_version(
     number: int, caller: Writer, context: Context, expected: ExpectedVersion, response: Response
 ) -> Applied:
@@ -128,7 +133,7 @@ async def read_section(section: Section, caller: Reader, response: Response, con
     return found
 
 
-@router.put("/{section}", responses=responses(409, 412, 422, 428))
+@router.put("/{section}", responses=HELD | responses(409, 412, 422, 428))
 async def replace_section(
     section: Section,
     body: Annotated[Any, Body(examples=[{"face": {"enabled": True}}])],

@@ -113,7 +113,11 @@ class SignOns:
     async def finish(self, settings: Oidc, *, state: str, browser: str, code: str, issuer: str) -> Person:
         """Exchange the code and judge what came. Raises SignOnRefused; a state serves once."""
         pending = self._pending.pop(state, None)
-        if pending is None or self._now() >= pending.until or not hmac.compare_digest(pending.browser, browser):
+        if (
+            pending is None
+            or self._now() >= pending.until
+            or not hmac.compare_digest(pending.browser.encode(), browser.encode())
+        ):
             raise SignOnRefused("state", "this sign-in was not begun in this browser, or too long ago")
         if issuer and issuer != settings.issuer:  # RFC 9207
             raise SignOnRefused("provider", f"the answer names another issuer: {issuer[:100]}")
@@ -327,6 +331,9 @@ async def _open(context: Governance, person: Person, where: str, agent: str, now
     """A session on the account of this identity, which is made at the first sign-in. Raises SignOnRefused."""
 
     def work(connection: sqlite3.Connection) -> accounts.Session | SignOnRefused:
+        current = context.configuration.site.sign_in.oidc
+        if current is None or not person.identity.startswith(f"{current.issuer} "):
+            return SignOnRefused("provider", "the provider was taken off while this sign-in was under way")
         known = accounts.find_identity(connection, person.identity)
         if person.role is None:
             if known:

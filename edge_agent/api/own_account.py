@@ -138,13 +138,14 @@ async def confirm_second_factor(body: Code, caller: Me, context: Context, pendin
     secret = pending.of(caller.name, now)
     if secret is None:
         raise Problem(409, "no second factor waits to be confirmed; begin again", code="no_offer")
-    if not accounts.code_matches(secret, body.code, now=now):
+    step = accounts.code_step(secret, body.code, now=now)
+    if step is None:
         raise Problem(422, "code: not the one of this moment; check the clock of the telephone", code="code")
     sealed = context.seal_secret(secret)
     await context.act(
         caller.name,
         Entry(actor=caller.name, action="account.totp.on", object=caller.name),
-        lambda c: accounts.set_totp(c, caller.name, sealed),
+        lambda c: accounts.set_totp(c, caller.name, sealed, step=step),
     )
     pending.forget(caller.name)
 

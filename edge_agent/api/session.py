@@ -14,6 +14,7 @@ from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
 from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
+from edge_agent.api.two_people import hands
 from edge_agent.audit import Entry
 from edge_agent.policy.roles import ROLES, Role, Scope
 
@@ -101,9 +102,10 @@ async def sign_in(body: SignIn, request: Request, response: Response, context: C
     until = await context.database.read(lambda c: accounts.locked_until(c, body.name, now=now))
     stored, sealed_secret = await context.database.read(lambda c: accounts.stored_hash(c, body.name))
     right = await asyncio.to_thread(accounts.password_matches, stored, body.password.get_secret_value())
-    if right and sealed_secret is not None:
-        right = accounts.code_matches(context.open_secret(sealed_secret), body.code, now=now)
     account = await context.database.read(lambda c: accounts.find(c, body.name))
+    if right and sealed_secret is not None and until is None:
+        step = accounts.code_step(context.open_secret(sealed_secret), body.code, now=now)
+        right = step is not None and await context.database.write(lambda c: accounts.use_code(c, body.name, step))
     if until is not None or not right or account is None or account.disabled:
         refused = accounts.SignInRefused(locked_until=until)
         if until is None:
@@ -204,7 +206,7 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
         try:
-            return accounts.add(
+            made = accounts.add(
                 connection,
                 body.name,
                 role=body.role,
@@ -214,6 +216,8 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
             )
         except ValueError as exc:
             raise Problem(409, str(exc), code="taken") from None
+        accounts.set_made_by(connection, body.name, hands(connection, caller.name))
+        return made
 
     entry = Entry(actor=caller.name, action="account.add", object=body.name, details={"role": body.role})
     made = await context.act(caller.name, entry, work)
@@ -263,10 +267,14 @@ async def change_account(
 
     def work(connection: sqlite3.Connection) -> accounts.Account:
         unchanged("this account", asdict(_account(connection, name)), expected)
+        by_other = name != caller.name
         if hashed:
-            accounts.set_password(connection, name, hashed, by="" if name == caller.name else caller.name)
+            accounts.set_password(connection, name, hashed, by=caller.name if by_other else "")
         if body.second_factor is False:
             accounts.set_totp(connection, name, None)
+        if by_other and (hashed or body.second_factor is False):
+            known = frozenset() if hashed else accounts.made_by(connection, name)  # a new password ends what they knew
+            accounts.set_made_by(connection, name, known | hands(connection, caller.name))
         try:
             if body.disabled is not None:
                 accounts.set_disabled(connection, name, disabled=body.disabled)

@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Literal
 
+from edge_agent.api import accounts
+from edge_agent.api.access import Caller
 from edge_agent.api.context import Governance, etag, unchanged
 from edge_agent.api.problems import FieldFault, Problem
-from edge_agent.api.two_people import guard
+from edge_agent.api.two_people import Leave, guard
 from edge_agent.audit import Entry
 from edge_agent.config import ConfigError, SiteConfig
 from edge_agent.configuration import StaleVersion, public
+from edge_agent.policy.roles import Scope
+from edge_agent.policy.two_people import Loosened, loosened
 
 Listed = Literal["devices", "upstreams"]
+LOOSEN = Leave("config.loosen", Scope.CONFIG_WRITE)
 
 
 async def apply_site(
     context: Governance, actor: str, site: SiteConfig, reason: str, expected: int | None, *, decided: bool = False
 ) -> int:
-    """Make `site` the next version and note it. `decided` says that two people did. Raises Problem 409, 412."""
+    """Make `site` the next version and note it. `decided` says that two people did. Raises Problem 409, 412, and Held.
+
+    Whom an identity provider vouched for that is no longer configured is signed out.
+    """
+    before = context.configuration.site
     if not decided:
-        guard(context.configuration.site.two_people, site.two_people)
+        guard(before.two_people, site.two_people)
+        if expected is not None and expected != number(context):  # before an approval is used up
+            raise stale(number(context))
+        await _approved(context, actor, before, site)
     try:
         version = await context.configuration.apply(
             site, actor=actor, reason=reason, now=context.now(), expected=expected
         )
     except StaleVersion as exc:
         raise stale(exc.current) from None
+    if before.sign_in != site.sign_in:
+        issuer = site.sign_in.oidc.issuer if site.sign_in.oidc else ""
+        await context.database.write(lambda c: accounts.close_provided_sessions(c, but=issuer))
     await context.note(
         Entry(actor=actor, action="config.apply", object=str(version.number), details={"reason": reason})
     )
     return version.number
+
+
+class AskedConfiguration(Loosened):
+    """What the second person decides on; `digest` ties the approval to these very rules."""
+
+    digest: str
+
+
+async def _approved(context: Governance, actor: str, before: SiteConfig, site: SiteConfig) -> None:
+    """Raises Held if the change lets happen what takes two people as an act."""
+    found = loosened(
+        before.access,
+        site.access,
+        same_clock=before.timezone == site.timezone,
+        templates_days=(before.retention.templates_days, site.retention.templates_days),
+    )
+    kinds = found.kinds() & before.two_people.acts
+    if not kinds:
+        return
+    rules = [public(site.access), site.timezone, site.retention.templates_days]
+    digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+    asked = AskedConfiguration(**found.model_dump(), digest=digest)
+    await LOOSEN.require(context, asked, Caller(actor, frozenset()), min(kinds))
 
 
 def completed(context: Governance, document: dict[str, Any]) -> SiteConfig:

@@ -19,14 +19,14 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from edge_agent.api import accounts
+from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import Caller
 from edge_agent.api.context import Gateway, Governance
 from edge_agent.api.idempotency import Keyed
 from edge_agent.api.problems import Problem
 from edge_agent.audit import Entry
 from edge_agent.policy.roles import ROLES, Role, Scope
-from edge_agent.policy.two_people import ActKind, TwoPeople, WhyNot, undecidable
+from edge_agent.policy.two_people import ActKind, Party, TwoPeople, WhyNot, undecidable
 
 P = TypeVar("P", bound=BaseModel)
 R = TypeVar("R", bound=BaseModel)
@@ -38,6 +38,11 @@ REASONS = {
     WhyNot.OWN_ACT: "you asked for it: another person has to decide",
     WhyNot.PASSWORD: "whoever asks or decides must have set their own password: somebody else knows this one",
     WhyNot.PROVIDER: "one of you set up the identity provider that vouches for the other: a third person has to decide",
+    WhyNot.HANDS: (
+        "one of you made or reset the other's account, or the same person did so with both: somebody else has to"
+        " decide, or one of the accounts has to be reset by another administrator or with"
+        " `edge-agent accounts reset NAME` on the gateway"
+    ),
 }
 COLUMNS = "id, name, asked, person, asked_at, expires_at, state, decided_by, decided_at, outcome"
 
@@ -147,15 +152,8 @@ def needed(governance: Governance, kind: ActKind | None) -> bool:
 
 
 def person_of(connection: sqlite3.Connection, actor: str) -> str | None:
-    """The account behind a caller: itself, or who issued the token, or the token that issued it. None: nobody's."""
-    for _ in range(32):
-        if not actor.startswith("token:"):
-            break
-        row = connection.execute(
-            "SELECT created_by FROM access_tokens WHERE name = ?", (actor.removeprefix("token:"),)
-        ).fetchone()
-        actor = row[0] if row else ""
-    account = accounts.find(connection, actor)
+    """The account behind a caller; None: nobody's."""
+    account = accounts.find(connection, access_tokens.behind(connection, actor) or "")
     return account.name if account and not account.disabled else None
 
 
@@ -325,30 +323,43 @@ def _holds(connection: sqlite3.Connection, person: str, scope: Scope) -> bool:
 
 
 def _why_not(connection: sqlite3.Connection, found: ActView, caller: Caller) -> WhyNot | None:
-    both = [accounts.find(connection, name) for name in (found.person, caller.name)]
-    provider_by = ""
-    if any(account is not None and account.provided for account in both):
-        provider_by = person_of(connection, _provider_set_by(connection)) or ""
     return undecidable(
-        asker=found.person,
-        decider=caller.name,
-        decider_is_person=bool(caller.session_id),
-        own_passwords=all(account is not None and account.own_password for account in both),
-        provider_by=provider_by,
+        _party(connection, found.person), _party(connection, caller.name), decider_is_person=bool(caller.session_id)
     )
 
 
-def _provider_set_by(connection: sqlite3.Connection) -> str:
-    """Who made the newest change of `sign_in`: they chose who vouches for people."""
+def _party(connection: sqlite3.Connection, name: str) -> Party:
+    account = accounts.find(connection, name)
+    return Party(
+        name,
+        own_password=account is not None and account.own_password,
+        hands=hands(connection, name),
+        vouchers=_vouchers(connection, name) if account is not None and account.provided else frozenset(),
+    )
+
+
+def hands(connection: sqlite3.Connection, actor: str) -> frozenset[str]:
+    """Who could act as this account: it, who made or last reset it, who did so to them, and so on."""
+    found: set[str] = set()
+    waiting = [actor]
+    while waiting:
+        person = access_tokens.behind(connection, waiting.pop())
+        if person and person != access_tokens.MACHINE and person not in found:
+            found.add(person)
+            waiting += accounts.made_by(connection, person)
+    return frozenset(found)
+
+
+def _vouchers(connection: sqlite3.Connection, name: str) -> frozenset[str]:
+    """Everybody who ever set up or changed the issuer of this account's identity, whatever is configured since."""
     rows = connection.execute(
-        "SELECT actor, coalesce(json_extract(document, '$.sign_in'), '') FROM config_versions ORDER BY version DESC"
-    )
-    by, newest = "", None
-    for actor, document in rows:
-        if newest not in (None, document):
-            break
-        by, newest = actor, document
-    return by
+        "SELECT DISTINCT actor FROM (SELECT actor, json_extract(document, '$.sign_in') AS ways,"
+        " lag(json_extract(document, '$.sign_in')) OVER (ORDER BY version) AS before FROM config_versions)"
+        " WHERE ways IS NOT before AND instr((SELECT identity FROM accounts WHERE name = ?),"
+        " json_extract(ways, '$.oidc.issuer') || ' ') = 1",
+        (name,),
+    ).fetchall()
+    return frozenset().union(*(hands(connection, actor) for (actor,) in rows))
 
 
 def _sweep(connection: sqlite3.Connection, governance: Governance, now: datetime) -> None:

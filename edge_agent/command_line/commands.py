@@ -1,10 +1,12 @@
-"""The gateway itself, from the shell: its state, people, tokens, configuration, keys, audit, backup."""
+"""The gateway itself, from the shell: its state, people, tokens, accounts, configuration, keys, audit, backup."""
 
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.markup import escape
@@ -26,6 +28,7 @@ from edge_agent.command_line.local_client import LocalClient
 app = typer.Typer()
 people_app = typer.Typer(no_args_is_help=True, help="人员 · people")
 token_app = typer.Typer(no_args_is_help=True, help="令牌 · tokens")
+accounts_app = typer.Typer(no_args_is_help=True, help="账号 · accounts")
 config_app = typer.Typer(no_args_is_help=True, help="配置 · configuration as code")
 keys_app = typer.Typer(no_args_is_help=True, help="密钥 · keys")
 audit_app = typer.Typer(no_args_is_help=True, help="审计 · the audit log")
@@ -127,6 +130,23 @@ def token_revoke(
         print_json({"token": name, "done": "revoke"})
     else:
         out.print(f"● {escape(name)}", highlight=False)
+
+
+@accounts_app.command("reset")
+def accounts_reset(
+    name: str, config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, as_json: Json = False
+) -> None:
+    """换成一次性口令，本人登录后自己改；此后不再算在建立它的人手里 · a password to hand over, changed by the person
+    at once: from then on the account is a second person also to whoever made it"""
+    password = secrets.token_urlsafe(18)
+    path = f"/api/v1/accounts/{quote(name, safe='')}"
+    with running(config, data) as agent:
+        tag = agent.call("GET", path).headers["etag"]
+        agent.call("PATCH", path, json={"password": password}, headers={"If-Match": tag})
+    if as_json:
+        print_json({"account": name, "password": password})
+    else:
+        out.print(password, highlight=False, markup=False, soft_wrap=True)
 
 
 @config_app.command("show")
@@ -312,5 +332,5 @@ def calibrate(config: ConfigOption = DEFAULT_CONFIG, data: FolderOption = None, 
 
 GROUPS = (
     ("people", people_app), ("token", token_app), ("config", config_app), ("keys", keys_app),
-    ("audit", audit_app),
+    ("audit", audit_app), ("accounts", accounts_app),
 )  # fmt: skip

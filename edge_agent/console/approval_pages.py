@@ -60,6 +60,17 @@ WHY_NOT = {
         "您和提出的人中，一位设置了为另一位担保的身份提供方；要第三位来批准。",
         "One of you set up the identity provider that vouches for the other; a third person has to approve.",
     ),
+    WhyNot.HANDS: (
+        (
+            "您和提出的人中，一位的账号是另一位建立或重置的，或两个账号都经同一个人的手；"
+            "要别人来批准，或由另一位管理员重置其中一个账号，或在网关上运行 edge-agent accounts reset。"
+        ),
+        (
+            "One of you made or reset the other's account, or the same person did so with both: somebody else has to"
+            " approve, or another administrator resets one of the accounts, or it is reset on the gateway with"
+            " edge-agent accounts reset."
+        ),
+    ),
 }
 EVENT_TYPES = {
     "attendance.": ("打卡", "punches"),
@@ -175,6 +186,8 @@ def said(act: ActView, who: str, t: Text, at: Moment, rules: TwoPeople) -> str:
             return _export(asked, t, at)
         case "two_people.change":
             return _change(TwoPeople.model_validate(asked), rules, t)
+        case "config.loosen":
+            return _configuration(asked, t)
         case "gateway.decommission":
             return t("停用这台网关", "End this gateway")
     return act.name
@@ -213,6 +226,14 @@ def _change(wanted: TwoPeople, now: TwoPeople, t: Text) -> str:
     return words + t(f"；最多等 {wanted.minutes} 分钟", f"; waiting at most {wanted.minutes} min")
 
 
+def _configuration(asked: Asked, t: Text) -> str:
+    parts = [t(f"「{door}」放开：{how}", f"“{door}” stands open: {how}") for door, how in asked["doors"].items()]
+    parts += [t(f"「{door}」去掉或改接", f"“{door}” is taken away or wired otherwise") for door in asked["gone"]]
+    if (days := asked.get("templates_days")) is not None:
+        parts.append(t(f"模板只留 {days} 天，更早的擦除", f"templates are kept {days} days, older ones erased"))
+    return t(f"改配置：{'；'.join(parts)}", f"Change the configuration: {'; '.join(parts)}")
+
+
 def _outcome(act: ActView, tone: str, t: Text) -> tuple[str, str]:
     """(tone, words): a door that was tried and did not open is no success."""
     if act.state == "failed":
@@ -232,7 +253,7 @@ def _outcome(act: ActView, tone: str, t: Text) -> tuple[str, str]:
 
 def _next(act: ActView, t: Text) -> dict[str, str]:
     """How whoever asked does now what they may do once."""
-    asked = {key: value for key, value in act.asked.items() if value not in {None, ""}}
+    asked = {key: value for key, value in act.asked.items() if value not in (None, "")}
     label = t("取走文件（一次）", "Fetch the file (once)")
     match act.name:
         case "person.export":
@@ -256,6 +277,9 @@ def _next(act: ActView, t: Text) -> dict[str, str]:
                 "body": "",
                 "file": f"events.{asked['format']}",
             }
+        case "config.loosen":
+            words = t("在有效期内，把同一个修改再保存一次", "In time, save the same change once more")
+            return {"label": words, "call": "", "body": "", "file": ""}
     words = t(
         "在有效期内，在这台网关上运行 edge-agent decommission", "In time, run edge-agent decommission on the gateway"
     )

@@ -36,8 +36,8 @@ async def main(folder: Path, serials: list[str], tokens: int) -> None:
         agent.roster.take(connection, rows, now=agent.clock())
         return [
             access_tokens.issue(
-                connection, f"bench-{n}", scopes=ROLES[Role.ADMIN], lifetime=timedelta(days=1), created_by="bench",
-                now=agent.clock(),
+                connection, f"bench-{n}", scopes=ROLES[Role.ADMIN], lifetime=timedelta(days=1),
+                created_by=access_tokens.MACHINE, now=agent.clock(),
             )
             for n in range(tokens)
         ]  # fmt: skip

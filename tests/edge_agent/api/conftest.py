@@ -37,7 +37,7 @@ def _no_broadcast(monkeypatch: pytest.MonkeyPatch) -> None:
 def connection() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
     connection.execute("PRAGMA foreign_keys = ON")
-    for name in ("0004_governance.sql", "0009_accountability.sql"):
+    for name in ("0004_governance.sql", "0009_accountability.sql", "0013_whose_accounts.sql"):
         connection.executescript((SCHEMA / name).read_text("utf-8"))
     return connection
 

@@ -13,7 +13,7 @@ DAY = timedelta(days=1)
 
 def issue(connection: sqlite3.Connection, now: datetime, name: str = "ci", lifetime: timedelta = DAY) -> str:
     return access_tokens.issue(
-        connection, name, scopes=[Scope.EVENTS_READ], lifetime=lifetime, created_by="lin", now=now
+        connection, name, scopes=[Scope.EVENTS_READ], lifetime=lifetime, created_by=access_tokens.MACHINE, now=now
     )
 
 
@@ -43,6 +43,30 @@ def test_a_revoked_token_is_refused_and_its_name_stays_taken(connection: sqlite3
     assert not access_tokens.revoke(connection, "ci", now=now)
     with pytest.raises(ValueError, match="taken"):
         issue(connection, now)
+
+
+def test_a_token_does_no_more_than_its_maker_may_do_now(connection: sqlite3.Connection, now: datetime) -> None:
+    accounts.add(connection, "boss", role=Role.ADMIN, password_hash=None, now=now)
+    accounts.add(connection, "lin", role=Role.ADMIN, password_hash=None, now=now)
+    scopes = [Scope.ACCOUNTS_WRITE, Scope.STATUS_READ]
+    own, by_it = (
+        access_tokens.issue(connection, name, scopes=scopes, lifetime=DAY, created_by=by, now=now)
+        for name, by in (("own", "lin"), ("second", "token:own"))
+    )
+
+    def held() -> list[set[Scope] | None]:
+        both = [access_tokens.find(connection, token, now=now) for token in (own, by_it)]
+        return [set(found.scopes) if found else None for found in both]
+
+    assert held() == [set(scopes)] * 2
+    accounts.set_role(connection, "lin", Role.OPERATOR)
+    assert held() == [{Scope.STATUS_READ}] * 2
+    accounts.set_disabled(connection, "lin", disabled=True)
+    assert held() == [None, None]
+    accounts.set_disabled(connection, "lin", disabled=False)
+    assert held() == [{Scope.STATUS_READ}] * 2
+    nobodys = access_tokens.issue(connection, "old", scopes=scopes, lifetime=DAY, created_by="gone", now=now)
+    assert access_tokens.find(connection, nobodys, now=now) is None
 
 
 @pytest.mark.parametrize("lifetime", [timedelta(0), -DAY, 367 * DAY])

@@ -68,8 +68,9 @@ def _exporter(connection: object, site: Site) -> str:
 
     assert isinstance(connection, sqlite3.Connection)
     return access_tokens.issue(
-        connection, "exporter", scopes=[Scope.EXPORT], lifetime=timedelta(days=1), created_by="t", now=site.clock()
-    )
+        connection, "exporter", scopes=[Scope.EXPORT], lifetime=timedelta(days=1), now=site.clock(),
+        created_by=access_tokens.MACHINE,
+    )  # fmt: skip
 
 
 async def test_the_stream_gives_what_was_missed_and_then_what_happens(site: Site) -> None:

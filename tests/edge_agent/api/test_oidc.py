@@ -98,6 +98,15 @@ async def test_losing_the_role_or_being_shut_out_ends_it(whole: Whole, provider:
     assert landed.headers["location"] == "/login?sso=disabled"
 
 
+async def test_a_cookie_of_other_letters_is_refused_like_any_wrong_one(whole: Whole, provider: str) -> None:
+    await configured(whole, provider)
+    away = await whole.client().get(START)
+    state = parse_qs(urlsplit(away.headers["location"]).query)["state"][0]
+    cookie = {"Cookie": "__Host-edge-sign-on=\xe9t\xe9".encode("latin-1")}
+    landed = await whole.client().get(CALLBACK, params={"state": state, "code": "x"}, headers=cookie)
+    assert (landed.status_code, landed.headers["location"]) == (303, "/login?sso=state")
+
+
 async def test_an_answer_serves_once_and_only_the_browser_that_asked(whole: Whole, provider: str) -> None:
     await configured(whole, provider)
     for thief in (True, False):

@@ -55,7 +55,10 @@ async def test_a_second_factor_is_in_force_once_a_code_confirmed_it(site: Site) 
         assert wrong.status_code == 422
         assert (await client.put(f"{ME}/totp", json={"code": authenticator.at(site.clock())})).status_code == 204
         assert (await sign_in(site, PASSWORD)).status_code == 401
-        assert (await sign_in(site, PASSWORD, authenticator.at(site.clock()))).status_code == 200
+        assert (await sign_in(site, PASSWORD, authenticator.at(site.clock()))).status_code == 401  # it has served
+        site.clock.pass_by(timedelta(seconds=30))
+        code = authenticator.at(site.clock())
+        assert [(await sign_in(site, PASSWORD, code)).status_code for _ in range(2)] == [200, 401]
         assert (await client.post(f"{ME}/totp/remove", json={"password": PASSWORD})).status_code == 204
     assert (await sign_in(site, PASSWORD)).status_code == 200
 

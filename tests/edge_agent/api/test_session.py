@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from edge_agent.api.access import COOKIE, CSRF_HEADER
+from edge_agent.api.access import COOKIE, CSRF_HEADER, RateLimit
 from tests.edge_agent.api.client import PASSWORD, Site
 
 
@@ -42,6 +42,18 @@ async def test_five_failures_lock_even_the_right_password_for_a_while(site: Site
     assert locked.json()["code"] == "locked"
     site.clock.pass_by(timedelta(seconds=31))
     assert (await client.post("/api/v1/session", json={"name": "linlan", "password": PASSWORD})).status_code == 200
+
+
+async def test_the_lock_does_not_tell_which_accounts_exist(site: Site) -> None:
+    await site.administrator()
+    answers: dict[str, list[str]] = {"linlan": [], "nobody": []}
+    for _ in range(7):
+        for name, codes in answers.items():
+            site.app.state.access.sign_ins = RateLimit(per_s=1, burst=1)  # as from another address
+            refused = await site.client().post("/api/v1/session", json={"name": name, "password": "x" * 12})
+            codes.append(refused.json()["code"])
+    assert answers["linlan"] == answers["nobody"]
+    assert answers["nobody"][-1] == "locked"
 
 
 async def test_one_address_cannot_try_for_ever(site: Site) -> None:

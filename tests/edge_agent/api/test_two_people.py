@@ -12,11 +12,13 @@ import pytest
 from edge_agent.__main__ import NotApproved, _decommission
 from edge_agent.agent import Agent
 from edge_agent.api import accounts
+from edge_agent.api.access import RateLimit
 from edge_agent.api.approvals import END
 from edge_agent.api.two_people import approved
 from edge_agent.audit import Entry
 from edge_agent.decommission import ordered
 from edge_agent.policy.roles import Role
+from edge_agent.policy.rules import DoorMode
 from edge_agent.policy.two_people import ActKind, TwoPeople
 from edge_agent.server import application
 from tests.edge_agent.api.whole import PERSON, Whole, whole_gateway
@@ -77,36 +79,120 @@ async def test_a_machine_decides_nothing_and_asks_only_for_a_person(whole: Whole
     assert (nobody.status_code, nobody.json()["code"]) == (403, "nobody")
 
 
-async def test_an_account_made_by_the_asker_is_no_second_person(whole: Whole) -> None:
+FIRST, OWN = "a sentence they know too", "nobody else knows this one"
+
+
+async def signed_in(whole: Whole, name: str, password: str) -> httpx.AsyncClient:
+    client = whole.client()
+    whole.app.state.access.sign_ins = RateLimit(per_s=1, burst=1)
+    answer = await client.post("/api/v1/session", json={"name": name, "password": password})
+    assert answer.status_code == 200, answer.text
+    client.headers["X-CSRF-Token"] = answer.json()["csrf"]
+    return client
+
+
+async def account(whole: Whole, maker: httpx.AsyncClient, name: str, *, reset: bool = False) -> httpx.AsyncClient:
+    """Made or reset by `maker`; then somebody signs in and sets "their own" password."""
+    if reset:
+        tag = {"If-Match": (await maker.get(f"/api/v1/accounts/{name}")).headers["etag"]}
+        made = await maker.patch(f"/api/v1/accounts/{name}", json={"password": FIRST}, headers=tag)
+    else:
+        made = await maker.post("/api/v1/accounts", json={"name": name, "role": "admin", "password": FIRST})
+    assert made.status_code in {200, 201}, made.text
+    client = await signed_in(whole, name, FIRST)
+    changed = await client.put("/api/v1/session/me/password", json={"current": FIRST, "new": OWN})
+    assert changed.status_code == 204
+    return client
+
+
+async def test_an_account_is_no_second_person_to_whoever_made_it(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+    body = {"name": "fresh", "role": "admin", "password": FIRST}
+    assert (await admin.post("/api/v1/accounts", json=body)).status_code == 201
+    puppet = await account(whole, admin, "puppet")
+    where = await held(await admin.post(OPEN))
+    with_first = await (await signed_in(whole, "fresh", FIRST)).post(f"{where}/approve")
+    assert "set their own password" in with_first.json()["detail"]
+    refused = await puppet.post(f"{where}/approve")
+    assert (refused.status_code, refused.json()["code"]) == (403, "two_people")
+    assert "edge-agent accounts reset" in refused.json()["detail"]
+    assert (await puppet.get(where)).json()["why_not"] == "hands"
+    own_act = await held(await puppet.post(OPEN))
+    assert (await admin.post(f"{own_act}/approve")).status_code == 403
+    assert (await second.post(f"{own_act}/approve")).json()["state"] == "done"  # a third person
+
+
+async def test_no_detour_leads_out_of_the_hands_that_made_an_account(whole: Whole) -> None:
     await asked_for(whole, ActKind.DOOR_OPEN)
     admin = await whole.browser("admin")
-    body = {"name": "puppet", "role": "admin", "password": "a sentence they know too"}
-    assert (await admin.post("/api/v1/accounts", json=body)).status_code == 201
-    signed_in = await whole.client().post("/api/v1/session", json={"name": "puppet", "password": body["password"]})
-    puppet = whole.client(**{"X-CSRF-Token": signed_in.json()["csrf"]})
-    puppet.cookies = signed_in.cookies
+    one, two = await account(whole, admin, "puppet1"), await account(whole, admin, "puppet2")
+    assert (await one.post(f"{await held(await two.post(OPEN))}/approve")).status_code == 403  # one person's puppets
+    scopes = ["accounts:write"]
+    token = (await one.post("/api/v1/tokens", json={"name": "ci", "scopes": scopes})).json()["token"]
+    machine = whole.client(Authorization=f"Bearer {token}")
+    three = await account(whole, machine, "puppet3")
+    two = await account(whole, one, "puppet2", reset=True)  # the puppets reset each other
+    one = await account(whole, two, "puppet1", reset=True)
     where = await held(await admin.post(OPEN))
-    assert (await puppet.post(f"{where}/approve")).status_code == 403
-    own = {"current": body["password"], "new": "nobody else knows this one"}
-    assert (await puppet.put("/api/v1/session/me/password", json=own)).status_code == 204
-    assert (await puppet.post(f"{where}/approve")).json()["state"] == "done"
+    for puppet in (one, two, three):
+        assert (await puppet.get(where)).json()["why_not"] == "hands"
+
+
+@pytest.mark.parametrize("by", ["another administrator", "the gateway itself"])
+async def test_an_account_that_others_reset_is_a_second_person(whole: Whole, by: str) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin = await whole.browser("admin")
+    await account(whole, admin, "colleague")
+    other = await whole.browser("second-admin") if by == "another administrator" else whole.client(Role.ADMIN)
+    colleague = await account(whole, other, "colleague", reset=True)
+    where = await held(await admin.post(OPEN))
+    assert (await colleague.post(f"{where}/approve")).json()["state"] == "done"
+
+
+async def sign_in_at(client: httpx.AsyncClient, oidc: dict[str, Any] | None) -> None:
+    tag = (await client.get("/api/v1/config/sign_in")).headers["etag"]
+    answer = await client.put("/api/v1/config/sign_in", json={"oidc": oidc}, headers={"If-Match": tag})
+    assert answer.status_code == 200, answer.text
 
 
 async def test_a_provider_set_up_by_the_asker_vouches_for_no_second_person(whole: Whole) -> None:
     """Otherwise one administrator with an identity provider of their own would be two people."""
     await asked_for(whole, ActKind.DOOR_OPEN)
     admin = await whole.browser("admin")
-    tag = (await admin.get("/api/v1/config/sign_in")).headers["etag"]
-    mine = {"oidc": {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}}}
-    assert (await admin.put("/api/v1/config/sign_in", json=mine, headers={"If-Match": tag})).status_code == 200
+    mine = {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}}
+    await sign_in_at(admin, mine)
     await whole.agent.database.write(
         lambda c: c.execute("UPDATE accounts SET identity = 'https://mine.example 1' WHERE name = 'the-second-admin'")
     )
     where = await held(await admin.post(OPEN))
-    refused = await (await whole.browser("second-admin")).post(f"{where}/approve")
+    second, guard = await whole.browser("second-admin"), await whole.browser("security")
+    refused = await second.post(f"{where}/approve")
     assert "identity provider" in refused.json()["detail"]
-    guard = await whole.browser("security")  # a third person, who does not come from there
-    assert (await guard.post(f"{where}/approve")).json()["state"] == "done"
+    assert (await guard.post(f"{where}/approve")).json()["state"] == "done"  # who does not come from there
+
+
+async def test_whose_provider_it_was_stays_true_when_it_is_taken_off_and_its_people_are_signed_out(
+    whole: Whole,
+) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+    await sign_in_at(admin, {"issuer": "https://mine.example", "client_id": "x", "roles": {"all": "admin"}})
+    ghost = await whole.browser("security")
+    await whole.agent.database.write(
+        lambda c: c.execute("UPDATE accounts SET identity = 'https://mine.example 1' WHERE name = 'the-security'")
+    )
+    where = await held(await admin.post(OPEN))
+    await sign_in_at(second, None)
+    assert (await ghost.get("/api/v1/session/me")).status_code == 401
+    await sign_in_at(second, {"issuer": "https://mine.example.other", "client_id": "x"})
+    session = await whole.agent.database.write(
+        lambda c: accounts.open_session(
+            c, accounts.Account("the-security", Role.SECURITY), address="", agent="", now=whole.agent.clock()
+        )
+    )
+    again = await Whole(whole.agent, whole.app, whole.tokens, {"ghost": session.id}).browser("ghost")
+    assert "identity provider" in (await again.post(f"{where}/approve")).json()["detail"]
 
 
 async def test_what_nobody_decided_in_time_falls_away(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +320,64 @@ async def test_no_configuration_takes_the_second_person_away(whole: Whole) -> No
     where = await held(await put(acts=["export"], minutes=5))
     assert (await second.post(f"{where}/approve")).json()["state"] == "done"
     assert whole.agent.site.two_people.acts == {ActKind.EXPORT}
+
+
+UNLOCKED_ALL_DAY: dict[str, Any] = {
+    "schedules": {"allday": {"weekly": {"daily": ["00:00-24:00"]}}},
+    "doors": [{"name": "gate", "device": "panel", "mode_times": [{"schedule": "allday", "mode": "unlocked"}]}],
+}
+
+
+async def test_no_configuration_does_alone_what_takes_two_people(whole: Whole) -> None:
+    admin, second = await whole.browser("admin"), await whole.browser("second-admin")
+
+    async def put(section: str, body: Any, **query: str) -> httpx.Response:
+        tag = {"If-Match": (await admin.get(f"/api/v1/config/{section}")).headers["etag"]}
+        return await admin.put(f"/api/v1/config/{section}", json=body, headers=tag, params=query)
+
+    async def changed(section: str, **values: Any) -> httpx.Response:
+        return await put(section, (await admin.get(f"/api/v1/config/{section}")).json() | values)
+
+    closed = (await admin.get("/api/v1/config/access")).json()
+    await asked_for(whole)
+    assert (await changed("access", **UNLOCKED_ALL_DAY)).status_code == 200  # nobody asked for two people
+    assert (await put("access", closed)).status_code == 200
+    assert (await changed("retention", templates_days=365)).status_code == 200
+    await asked_for(whole, ActKind.DOOR_OPEN, ActKind.LOCKDOWN, ActKind.ERASURE)
+    assert (await put("site", "HQ 2")).status_code == 200  # what opens nothing waits for nobody
+    assert (await changed("access", **UNLOCKED_ALL_DAY)).status_code == 202
+    document = await admin.get("/api/v1/config")
+    tag = {"If-Match": document.headers["etag"]}
+    access = document.json()["access"] | UNLOCKED_ALL_DAY
+    await held(await admin.put("/api/v1/config", json=document.json() | {"access": access}, headers=tag))
+    await held(await changed("access", doors=[], groups=[]))  # with its door a lockdown would go
+    await held(await changed("retention", templates_days=1))
+    assert whole.agent.site.access.doors[0].mode_times == ()
+    assert whole.agent.site.retention.templates_days == 365
+
+    where = await held(await changed("access", **UNLOCKED_ALL_DAY))
+    assert "“gate” stands open: unlocked allday 00:00-24:00" in await page(whole, "second-admin", "en")
+    assert (await admin.post(f"{where}/approve")).status_code == 403
+    assert (await second.post(f"{where}/approve")).json()["state"] == "approved"
+    assert "save the same change once more" in await page(whole, "admin", "en")
+    more = UNLOCKED_ALL_DAY | {"doors": [UNLOCKED_ALL_DAY["doors"][0] | {"mode": "unlocked"}]}
+    await held(await changed("access", **more))  # not what was approved
+    assert (await changed("access", **UNLOCKED_ALL_DAY)).status_code == 200
+    assert (await put("access", closed)).status_code == 200
+    await held(await changed("access", **UNLOCKED_ALL_DAY))  # it was approved once
+
+
+async def test_going_back_to_a_version_with_open_doors_waits_too(whole: Whole) -> None:
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    admin, closed = await whole.browser("admin"), whole.agent.site
+    doors = tuple(door.model_copy(update={"mode": DoorMode.UNLOCKED}) for door in closed.access.doors)
+    opened = closed.model_copy(update={"access": closed.access.model_copy(update={"doors": doors})})
+    numbers = [
+        (await whole.agent.configuration.apply(each, actor="t", reason="t", now=whole.agent.clock())).number
+        for each in (opened, closed)
+    ]
+    path, tag = f"/api/v1/config/versions/{numbers[0]}/restore", {"If-Match": f'"{numbers[1]}"'}
+    await held(await admin.post(path, headers=tag))
 
 
 async def test_a_disclosure_is_for_two_people_unless_they_said_otherwise(whole: Whole) -> None:

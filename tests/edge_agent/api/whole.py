@@ -121,8 +121,9 @@ async def whole_gateway(folder: Path) -> AsyncIterator[Whole]:
             cookies: dict[str, str] = {}
             for name, role in [("second-admin", Role.ADMIN), *((role.value, role) for role in Role)]:
                 tokens[role] = access_tokens.issue(
-                    connection, f"of-{name}", scopes=ROLES[role], lifetime=timedelta(days=1), created_by="t", now=now
-                )
+                    connection, f"of-{name}", scopes=ROLES[role], lifetime=timedelta(days=1), now=now,
+                    created_by=access_tokens.MACHINE,
+                )  # fmt: skip
                 account = accounts.add(connection, f"the-{name}", role=role, password_hash=None, now=now)
                 cookies[name] = accounts.open_session(connection, account, address="", agent="", now=now).id
             return tokens, cookies
