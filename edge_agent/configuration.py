@@ -1,7 +1,8 @@
 """The enterprise's configuration as one versioned document: show, compare, apply, roll back.
 
 A change is a whole document, applied all or nothing as a new version with actor, time and reason. Secrets
-never leave: they are taken out of what is shown and stored sealed; a document that leaves one out keeps it.
+never leave: they are taken out of what is shown and stored sealed; a document that leaves one out keeps it, unless
+it sends the secret elsewhere: who may change where something goes need not be one who knows its password.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,9 @@ from edge_agent.database import Database
 SECRETS_AAD = b"edge-agent site secrets v1"
 SECRET_KEYS = frozenset({"password", "secret"})
 SECRET_OPTIONS = frozenset({"password", "secret", "key", "pin"})  # in a driver's options: OSDP keys and the like
+
+
+KEPT_ANYWHERE = frozenset({"key"})  # of OSDP's secure channel: never sent, and known to nobody who could enter it
 
 
 class StaleVersion(Exception):
@@ -94,20 +98,54 @@ def _with_secrets(document: Mapping[str, Any], secrets: Mapping[str, str]) -> di
     """Fill in secrets that `document` leaves out, where the same named item had one."""
     copy: dict[str, Any] = json.loads(json.dumps(document))
     for path, secret in secrets.items():
-        parts = path.strip("/").split("/")
-        place: Any = copy
-        for part in parts[:-1]:
-            if isinstance(place, list):
-                named = [item for item in place if isinstance(item, dict) and str(item.get("name")) == part]
-                numbered = place[int(part)] if part.isdecimal() and int(part) < len(place) else None
-                place = named[0] if named else numbered
-            elif isinstance(place, dict):
-                place = place.get(part)
-            if place is None:
-                break
-        if isinstance(place, dict):
-            place.setdefault(parts[-1], secret)
+        *parts, field = path.strip("/").split("/")
+        place = _at(copy, parts)
+        if place is not None:
+            place.setdefault(field, secret)
     return copy
+
+
+def _at(document: Any, parts: Sequence[str]) -> Any:
+    """The object at this path, list items by name or number; None if there is none."""
+    place = document
+    for part in parts:
+        if isinstance(place, list):
+            named = [item for item in place if isinstance(item, dict) and str(item.get("name")) == part]
+            numbered = place[int(part)] if part.isdecimal() and int(part) < len(place) else None
+            place = named[0] if named else numbered
+        elif isinstance(place, dict):
+            place = place.get(part)
+        else:
+            return None
+    return place if isinstance(place, dict) else None
+
+
+def _destination(owner: Sequence[str], item: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where the secrets of a device, an upstream or the identity provider go. A device keeps its serial number
+    when it gets another address; one without is known by its address alone."""
+    if owner[0] == "devices":
+        return item.get("kind"), item.get("serial") or item.get("address", "")
+    return item.get("kind", "webhook"), item.get("url"), item.get("issuer")
+
+
+def _sent_elsewhere(before: Mapping[str, Any], after: Mapping[str, Any], secrets: Iterable[str]) -> list[str]:
+    """One sentence per secret that `after` leaves out although its destination is another one."""
+    problems = []
+    for path in sorted(secrets):
+        *place, field = path.strip("/").split("/")
+        if field in KEPT_ANYWHERE:
+            continue
+        owner = place[:2]  # devices/lobby, upstreams/payroll, sign_in/oidc
+        found, holder = _at(after, owner), _at(after, place)
+        if found is None or holder is None or field in holder:
+            continue
+        old = _at(before, owner) or {}
+        if _destination(owner, found) != _destination(owner, old):
+            problems.append(
+                f"{'.'.join([*place, field])}: 目的地变了，请重新填写（不再需要就留空字符串）· "
+                'it would go elsewhere now; enter it again, or "" if none is needed'
+            )
+    return problems
 
 
 def differences(before: SiteConfig, after: SiteConfig) -> list[Change]:
@@ -166,12 +204,19 @@ class Configuration:
         return found
 
     def complete(self, document: Mapping[str, Any]) -> SiteConfig:
-        """Validate a whole document against the schema, secrets kept. Raises ConfigError."""
-        merged = _with_secrets(document, _dump(self.site)[1])
+        """Validate a whole document against the schema, secrets kept where they go on to the same place.
+
+        Raises ConfigError.
+        """
+        before, secrets = _dump(self.site)
+        merged = _with_secrets(document, secrets)
         try:
-            return SiteConfig.model_validate(merged)
+            site = SiteConfig.model_validate(merged)
         except ValidationError as exc:
             raise ConfigError("configuration", explain(exc, merged)) from None
+        if problems := _sent_elsewhere(before, document, secrets):
+            raise ConfigError("configuration", problems)
+        return site
 
     async def apply(
         self, site: SiteConfig, *, actor: str, reason: str, now: datetime, expected: int | None = None

@@ -122,3 +122,65 @@ async def test_a_change_leaves_an_audit_row_and_reading_the_audit_another(site: 
 async def test_a_strange_etag_is_a_clear_refusal(site: Site, tag: str) -> None:
     client = await site.administrator()
     assert (await put(client, {}, tag)).status_code == 412
+
+
+WEBHOOK = {
+    "name": "hr",
+    "url": "https://hr.example/in",
+    "username": "gw",
+    "password": "pw-of-hr",
+    "secret": "hmac-of-hr",
+}
+PROVIDER = {"issuer": "https://id.example", "client_id": "x", "secret": "of-the-client", "roles": {"a": "admin"}}
+PINNED = {"name": "lobby", "kind": "zkteco", "address": "192.0.2.7", "serial": "S1", "password": "4711"}
+
+
+@pytest.mark.parametrize(
+    ("section", "stored", "change", "again"),
+    [
+        ("upstreams", WEBHOOK, {"url": "https://other.example/in"}, ["password", "secret"]),
+        ("upstreams", WEBHOOK, {"kind": "nats", "url": "nats://hr.example"}, ["password", "secret"]),
+        ("upstreams", WEBHOOK, {"batch": 7}, []),
+        ("sign_in", PROVIDER, {"issuer": "https://other.example"}, ["secret"]),
+        ("sign_in", PROVIDER, {"label": "Company"}, []),
+        ("devices", DEVICE, {"address": "192.0.2.66"}, ["password"]),
+        ("devices", DEVICE, {"kind": "c3"}, ["password"]),
+        ("devices", PINNED, {"address": "192.0.2.66"}, []),  # found again by its serial number
+        ("devices", PINNED, {"address": "192.0.2.66", "serial": "S2"}, ["password"]),
+    ],
+)
+async def test_a_secret_left_out_goes_nowhere_else(
+    site: Site, section: str, stored: dict[str, Any], change: dict[str, Any], again: list[str]
+) -> None:
+    client = await site.administrator()
+
+    async def put_part(item: dict[str, Any]) -> httpx.Response:
+        tag = {"If-Match": (await client.get(f"/api/v1/config/{section}")).headers["etag"]}
+        body = {"oidc": item} if section == "sign_in" else [item]
+        return await client.put(f"/api/v1/config/{section}", json=body, headers=tag)
+
+    assert (await put_part(stored)).status_code == 200
+    shown = {key: value for key, value in stored.items() if key not in {"password", "secret"}}
+    answer = await put_part(shown | change)
+    place = "sign_in.oidc" if section == "sign_in" else f"{section}.{stored['name']}"
+    if not again:
+        assert answer.status_code == 200, answer.text
+        return
+    assert answer.status_code == 422, answer.text
+    assert [fault["field"] for fault in answer.json()["errors"]] == [f"{place}.{field}" for field in again]
+    assert "请重新填写" in answer.json()["detail"]
+    assert (await put_part(shown | change | dict.fromkeys(again, "entered again"))).status_code == 200
+    assert (await put_part(stored)).status_code == 200
+    assert (await put_part(shown | change | dict.fromkeys(again, ""))).status_code == 200  # none is needed there
+
+
+async def test_the_key_of_a_readers_secure_channel_stays_when_the_bus_moves(site: Site) -> None:
+    client = await site.administrator()
+    bus = {"name": "bus", "kind": "osdp", "address": "/dev/ttyUSB0", "options": {"readers": [{"address": 1}]}}
+    keyed = bus | {"options": {"readers": [{"address": 1, "key": "ab" * 16}]}}
+    document, tag = await read(client)
+    assert (await put(client, document | {"devices": [keyed]}, tag)).status_code == 200
+    document, tag = await read(client)
+    moved = [bus | {"address": "/dev/ttyUSB1"}]
+    assert (await put(client, document | {"devices": moved}, tag)).status_code == 200
+    assert site.governance.configuration.site.devices[0].options["readers"][0]["key"] == "ab" * 16
