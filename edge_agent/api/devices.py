@@ -209,7 +209,7 @@ async def scan_devices(caller: Writer, context: Context, running: Running) -> li
 
 
 class DeviceChange(BaseModel):
-    """What is left out stays, the password too."""
+    """What is left out stays, the password too, unless it would go to another device."""
 
     address: str | None = Field(None, max_length=200, examples=["10.20.8.22:4370"])
     serial: str | None = Field(None, max_length=64)

@@ -56,7 +56,7 @@ class UpstreamView(LedgerView):
 
 
 class UpstreamChange(BaseModel):
-    """What is left out stays, secrets too."""
+    """What is left out stays, secrets too unless the URL is another one."""
 
     url: str | None = Field(None, max_length=2048, examples=["https://hr.example.com/v1/events"])
     kind: Literal["webhook", "nats", "mqtt"] | None = None

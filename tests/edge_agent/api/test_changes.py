@@ -44,7 +44,7 @@ async def test_a_scan_tells_who_answered_and_who_of_them_is_configured(whole: Wh
 
 async def test_a_device_is_changed_on_what_was_read_and_keeps_its_password(whole: Whole) -> None:
     async with whole.client(Role.ADMIN) as admin:
-        body = {"name": "lobby", "kind": "zkteco", "address": "192.0.2.7", "password": "4711"}
+        body = {"name": "lobby", "kind": "zkteco", "address": "192.0.2.7", "serial": "S1", "password": "4711"}
         assert (await admin.post("/api/v1/devices", json=body)).status_code == 201
         first, _ = await changed(admin, "/api/v1/devices/lobby", {"address": "192.0.2.8", "biometrics": ["face"]})
         assert (first.json()["address"], first.json()["biometrics"]) == ("192.0.2.8", ["face"])
