@@ -105,6 +105,11 @@ class Delivery:
     def name(self) -> str:
         return self.recipient.name
 
+    @property
+    def revoked(self) -> bool:
+        """It has ended, or ends now."""
+        return self._revoked
+
     async def run(self) -> None:
         """Returns only after a revocation. Raises CommitFailed and sqlite3.Error: storage is fire."""
         await self._outbox.register(self.name, mandatory=self.mandatory)
@@ -114,7 +119,7 @@ class Delivery:
                 try:
                     await self._turn()
                 except Revoked:
-                    break
+                    self._revoked = True
                 except DiskFull as exc:  # an ack could not be kept: upstream gets the batch again
                     self._failed("waiting", str(exc))
                     await self._rest(STORAGE_PAUSE_S)

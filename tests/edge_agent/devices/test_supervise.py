@@ -334,15 +334,18 @@ async def test_a_clock_that_cannot_be_read_disturbs_nothing(answer: Exception) -
 
 
 async def test_a_clock_that_no_zone_can_shift_disturbs_nothing() -> None:
-    network, asked = Network(device_time=datetime.min), asyncio.Event()  # noqa: DTZ901 - a terminal's clock
+    network, twice = Network(device_time=datetime.min), asyncio.Event()  # noqa: DTZ901 - a terminal's clock
+    said: list[datetime] = []
 
     def clock_read(device_time: datetime, at: datetime) -> timedelta:
-        asked.set()
+        said.append(device_time)
+        if len(said) == 2:
+            twice.set()
         return device_time.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC) - at
 
-    async with running(supervisor(network, clock_read=clock_read), network) as it:
+    async with running(supervisor(network, clock_read=clock_read, clock_every_s=0.0), network) as it:
         async with asyncio.timeout(5):
-            await asked.wait()
+            await twice.wait()
         assert (it.health.state, it.health.connections, it.health.clock_offset) == (LinkState.ONLINE, 1, None)
 
 
