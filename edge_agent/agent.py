@@ -251,7 +251,9 @@ class Agent:
             anchors=self.anchors.known,
             now=clock,
         )
-        self.log_clearing = LogClearing(database=database, audit=self.audit, driver=self.fleet.driver, now=clock)
+        self.log_clearing = LogClearing(
+            database=database, audit=self.audit, driver=self.fleet.driver, serial_of=self._serial_of, now=clock
+        )
         self.reader_keys = ReaderKeys(
             database=database,
             configuration=self.configuration,
