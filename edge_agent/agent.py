@@ -96,6 +96,7 @@ class Agent:
         self._rules: Rules | None = None
         self.ready = asyncio.Event()  # the API answers
         self.in_force = asyncio.Event()  # the first configuration is
+        self._recipients_known = asyncio.Event()  # the first configuration's
         self.callable = asyncio.Event()  # terminals that call us can, or shall not
         self.address = ""
         self.certificate: ServerCertificate | None = None
@@ -260,7 +261,9 @@ class Agent:
             anchors=self.anchors.known,
             now=clock,
         )
-        self.log_clearing = LogClearing(database=database, audit=self.audit, driver=self.fleet.driver, now=clock)
+        self.log_clearing = LogClearing(
+            database=database, audit=self.audit, driver=self.fleet.driver, serial_of=self._serial_of, now=clock
+        )
         self.reader_keys = ReaderKeys(
             database=database,
             configuration=self.configuration,
@@ -345,6 +348,7 @@ class Agent:
             group.create_task(self.upstreams.run(), name="upstreams")
             group.create_task(self.fleet.run(), name="fleet")
             group.create_task(self.sync.run(), name="sync")
+            group.create_task(self._follow_upstreams(), name="recipients")
             group.create_task(self._follow(), name="configuration")
             group.create_task(self.entry.run(), name="entry")
             group.create_task(self.arming.run(), name="arming")
@@ -367,6 +371,15 @@ class Agent:
         await asyncio.to_thread(self.biometrics.close)
         await asyncio.to_thread(self.database.close)
 
+    async def _follow_upstreams(self) -> None:
+        """Apart from the rest: a recipient that is revoked waits for no device."""
+        number = 0
+        while True:
+            version = await self.configuration.changed_since(number)
+            number, site = version.number, version.site
+            await self.upstreams.follow(site.upstreams, allowed_hosts=site.privacy.allowed_hosts)
+            self._recipients_known.set()
+
     async def _follow(self) -> None:
         """Bring each new version into force."""
         number = 0
@@ -378,7 +391,6 @@ class Agent:
             number, site = version.number, version.site
             self._rules = None
             self.attendance.configure(source_of(device, site) for device in site.devices)
-            await self.upstreams.follow(site.upstreams, allowed_hosts=site.privacy.allowed_hosts)
             await self.fleet.follow(device.for_driver(site.timezone) for device in site.devices if device.enabled)
             calling = {device.serial for device in site.devices if device.kind == "adms" and device.enabled}
             for serial in admitted - calling:
@@ -388,6 +400,7 @@ class Agent:
             await self.database.write(self.card_numbers.forget_unneeded)
             await self.database.write(self.pins.forget_unneeded)
             await self.sync.follow(site)
+            await self._recipients_known.wait()
             self.in_force.set()
             log.info("configuration_in_force version=%d devices=%d", number, len(site.devices))
 

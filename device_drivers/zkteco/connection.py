@@ -1,8 +1,9 @@
 """One open connection to a ZKTeco terminal: asks, waits, keeps live events for whoever records them.
 
 A single task reads the link, because live events arrive in the middle of replies; a lock keeps one
-request in flight. A request that is not answered ends the connection: what comes after could not be
-trusted to belong to the next request. Over UDP, where packets get lost, a read may be asked again.
+request in flight. A request that is not answered, or whose answer only trickles, ends the connection: what
+comes after could not be trusted to belong to the next request. Over UDP, where packets get lost, a read may
+be asked again. Closing waits for no request: it ends the one in flight.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from device_drivers.zkteco.codes import CHUNK_TCP, CHUNK_UDP, DEFAULT_PORT, Comm
 from device_drivers.zkteco.frame import MAX_PAYLOAD, DatagramDecoder, Frame, StreamDecoder
 from device_drivers.zkteco.session import Answer, LiveEvent, Session
 
+SLOWEST_BYTES_S = 128.0  # an answer that comes slower than this over its whole length ends the connection
+FAREWELL_S = 2.0
 MAX_LIVE_WAITING = 4096  # beyond it events are left unacknowledged; the terminal's log has them
 MAX_LIVE_PAYLOAD = 1024  # several events may share a packet; terminals send no longer ones
 
@@ -70,6 +73,7 @@ class Connection:
         self._pending: asyncio.Future[Answer] | None = None
         self._silence: asyncio.Timeout | None = None
         self._silence_s = 0.0
+        self._deadline = 0.0  # of the answer, were not one byte more to come
         self._live: deque[LiveEvent] = deque()
         self._wake = asyncio.Event()
         self._reader = asyncio.create_task(self._read(), name=f"zkteco {link.address}")
@@ -94,9 +98,10 @@ class Connection:
         return self._session.session_id
 
     async def close(self) -> None:
-        if self.failure is None:
-            with contextlib.suppress(DeviceError):
-                await self.ask(Command.EXIT, timeout_s=1.0)
+        if self.failure is None and not self._lock.locked():
+            with contextlib.suppress(DeviceError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self.ask(Command.EXIT, timeout_s=1.0)
         self._fail(LinkError(f"{self.address}: the connection was closed"))
         self._reader.cancel()
         (ended,) = await asyncio.gather(self._reader, return_exceptions=True)
@@ -115,6 +120,7 @@ class Connection:
     ) -> Answer:
         """Send a request and wait for its answer, whatever it says; `timeout_s` bounds silence, not length.
 
+        An answer may take `timeout_s` and what its bytes take at SLOWEST_BYTES_S.
         Raises LinkError or ProtocolError; both end the connection. `repeatable` allows asking again over UDP.
         """
         async with self._lock:
@@ -179,6 +185,7 @@ class Connection:
         try:
             async with asyncio.timeout(timeout_s) as self._silence:
                 self._silence_s = timeout_s
+                self._deadline = asyncio.get_running_loop().time() + timeout_s
                 await self._flush()
                 return await self._pending
         except TimeoutError as exc:
@@ -210,8 +217,10 @@ class Connection:
                 self._keep(event)
             elif self._pending is not None and not self._pending.done():
                 self._pending.set_result(event)
-        if self._session.received_bytes > before and self._silence is not None and not self._silence.expired():
-            self._silence.reschedule(asyncio.get_running_loop().time() + self._silence_s)
+        received = self._session.received_bytes - before
+        if received and self._silence is not None and not self._silence.expired():
+            self._deadline += received / SLOWEST_BYTES_S
+            self._silence.reschedule(min(asyncio.get_running_loop().time() + self._silence_s, self._deadline))
 
     def _keep(self, event: LiveEvent) -> None:
         self.live_received += 1

@@ -111,45 +111,90 @@ def ledger_of(connection: sqlite3.Connection, sink: str) -> Ledger:
     )
 
 
-def delivered_line(connection: sqlite3.Connection) -> int:
-    """Up to where every mandatory sink has everything."""
+def mandatory_sinks(connection: sqlite3.Connection) -> list[str]:
+    """Those in force: whoever was revoked waits for nothing and confirms nothing."""
+    rows = connection.execute("SELECT name FROM sinks WHERE mandatory = 1 AND revoked_at IS NULL").fetchall()
+    return [name for (name,) in rows]
+
+
+def prune_line(connection: sqlite3.Connection, *, delivered: bool) -> int:
+    """Up to where no mandatory sink waits for anything.
+
+    With `delivered`, somebody must have it, too: without a mandatory sink nothing counts as delivered.
+    """
+    sinks = mandatory_sinks(connection)
+    if delivered and not sinks:
+        return 0
     line = last_sequence(connection)
-    for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 1 AND revoked_at IS NULL").fetchall():
+    for name in sinks:
         if gaps := books_of(connection, name).gaps():
             line = min(line, gaps[0][0] - 1)
     return line
 
 
-def waited_for(connection: sqlite3.Connection, *, device: str) -> dict[str, int]:
+def settle_missing(connection: sqlite3.Connection, sink: str) -> None:
+    """What this sink is owed but was pruned before it came, around events that others held, counts as discarded."""
+    books = books_of(connection, sink)
+    gaps = books.gaps()
+    if not gaps or books.revoked:
+        return
+    missing = [
+        part for first, last in _holes(connection, books.last) for part in ranges.clip(gaps, after=first - 1, upto=last)
+    ]
+    settle(connection, sink, books, missing)
+    connection.execute("UPDATE sinks SET discarded = discarded + ? WHERE name = ?", (ranges.total(missing), sink))
+
+
+def _holes(connection: sqlite3.Connection, last: int) -> list[ranges.Range]:
+    """Sequences of 1 .. `last` that are not stored any more."""
+    count, first, end = connection.execute("SELECT count(*), min(sequence), max(sequence) FROM events").fetchone()
+    if not count:
+        return [(1, last)]
+    inside = []
+    if count < end - first + 1:  # a million rows are counted by an index, and walked only when one is missing
+        inside = connection.execute(
+            "SELECT before + 1, sequence - 1 FROM"
+            " (SELECT sequence, lag(sequence) OVER (ORDER BY sequence) AS before FROM events)"
+            " WHERE sequence > before + 1"
+        ).fetchall()
+    return [hole for hole in [(1, first - 1), *inside, (end + 1, last)] if hole[0] <= hole[1]]
+
+
+def waited_for(connection: sqlite3.Connection, *, device: str, serial: str) -> dict[str, int]:
     """By mandatory sink: how many events of this device it has not acknowledged, quarantined ones included.
 
+    The device is known by its configured name or, had it another one before, by its serial number.
     A sink that has everything is there with 0; without mandatory sinks nobody could have acknowledged.
     """
+    # No index serves the serial number: a person's order may read what is pending once.
+    ours = "(device = ?1 OR (?2 <> '' AND json_extract(data, '$.serial') = ?2))"
     waiting = {}
-    for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 1 AND revoked_at IS NULL").fetchall():
+    for name in mandatory_sinks(connection):
         (count,) = connection.execute(
-            "SELECT count(*) FROM quarantine JOIN events USING (sequence) WHERE sink = ? AND device = ?", (name, device)
+            f"SELECT count(*) FROM quarantine JOIN events USING (sequence) WHERE sink = ?3 AND {ours}",  # noqa: S608
+            (device, serial, name),
         ).fetchone()
         for first, last in books_of(connection, name).gaps():
             (pending,) = connection.execute(
-                "SELECT count(*) FROM events WHERE device = ? AND sequence BETWEEN ? AND ?", (device, first, last)
+                f"SELECT count(*) FROM events WHERE sequence BETWEEN ?3 AND ?4 AND {ours}",  # noqa: S608
+                (device, serial, first, last),
             ).fetchone()
             count += pending
         waiting[name] = count
     return waiting
 
 
-def prunable(connection: sqlite3.Connection, *, before: str, limit: int) -> list[int]:
+def prunable(connection: sqlite3.Connection, *, before: str, delivered: bool, limit: int) -> list[int]:
     rows = connection.execute(
         "SELECT sequence FROM events WHERE sequence <= ? AND recorded_at < ?"
         " AND sequence NOT IN (SELECT sequence FROM quarantine) ORDER BY sequence LIMIT ?",
-        (delivered_line(connection), before, limit),
+        (prune_line(connection, delivered=delivered), before, limit),
     )
     return [n for (n,) in rows]
 
 
-def remove(connection: sqlite3.Connection, *, chosen: list[int]) -> int:
-    line = delivered_line(connection)  # a sink may have been added since the choice
+def remove(connection: sqlite3.Connection, *, chosen: list[int], delivered: bool) -> int:
+    line = prune_line(connection, delivered=delivered)  # a sink may have been added since the choice
     held = {n for (n,) in connection.execute("SELECT sequence FROM quarantine")}
     doomed = [n for n in chosen if n <= line and n not in held]
     for (name,) in connection.execute("SELECT name FROM sinks WHERE mandatory = 0 AND revoked_at IS NULL").fetchall():

@@ -3,7 +3,8 @@
 One batch is in flight. Unavailable: the same events later, after a jittered, growing pause on the
 monotonic clock (or what Retry-After asks). Refused: the batch is halved until the culprit stands alone and
 goes to quarantine with upstream's words; everything else moves on. NotAdmitted: as unavailable, with the
-longest pause, because a person has to act.
+longest pause, because a person has to act. Anything else that comes out of a sink is a defect: it is logged
+with its traceback and counts as unavailable, because no upstream may end the agent. Storage faults do.
 
 A revocation cuts the request under way, then is made durable; nothing is sent afterwards, restart or not.
 """
@@ -21,12 +22,14 @@ from datetime import datetime
 from edge_agent.database import Database, DiskFull, utc_now
 from edge_agent.delivery.outbox import Outbox, Revoked, Stored
 from edge_agent.delivery.payload import Recipient, cloud_event
-from edge_agent.delivery.sink import NotAdmitted, Refused, Sink, Unavailable
+from edge_agent.delivery.sink import Message, NotAdmitted, Refused, Sink, Unavailable, UpstreamError
 from edge_agent.people.roster import Roster
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
 STORAGE_PAUSE_S = 1.0
+LONGEST_ASKED_S = 3600.0  # whatever an upstream asks for: who comes back is not kept waiting for days
+CLOSE_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ class Pauses:
     def next(self, *, at_least_s: float | None = None, longest: bool = False) -> float:
         self.failures += 1
         ceiling = self._longest if longest else min(self._longest, self._first * 2 ** min(self.failures - 1, 30))
-        return max(ceiling * (0.5 + self._rand() / 2), at_least_s or 0.0)
+        return max(ceiling * (0.5 + self._rand() / 2), min(at_least_s or 0.0, LONGEST_ASKED_S))
 
 
 class Delivery:
@@ -102,6 +105,11 @@ class Delivery:
     def name(self) -> str:
         return self.recipient.name
 
+    @property
+    def revoked(self) -> bool:
+        """It has ended, or ends now."""
+        return self._revoked
+
     async def run(self) -> None:
         """Returns only after a revocation. Raises CommitFailed and sqlite3.Error: storage is fire."""
         await self._outbox.register(self.name, mandatory=self.mandatory)
@@ -111,7 +119,7 @@ class Delivery:
                 try:
                     await self._turn()
                 except Revoked:
-                    break
+                    self._revoked = True
                 except DiskFull as exc:  # an ack could not be kept: upstream gets the batch again
                     self._failed("waiting", str(exc))
                     await self._rest(STORAGE_PAUSE_S)
@@ -122,7 +130,7 @@ class Delivery:
                 self._running.uncancel()
         finally:
             self._running = None
-            await self._sink.close()
+            await self._close()
         self._enter("revoked")
 
     async def revoke(self) -> None:
@@ -130,7 +138,7 @@ class Delivery:
         self._revoked = True
         if self._running is not None:
             self._running.cancel()
-        await self._sink.close()
+        await self._close()
         await self._outbox.revoke(self.name)
         self._enter("revoked")
         log.warning("upstream_revoked sink=%s", self.name)
@@ -160,7 +168,7 @@ class Delivery:
         while parts:
             part = parts.pop()
             try:
-                await self._sink.send(await self._messages(part))
+                await self._hand_over(await self._messages(part))
             except Refused as exc:
                 if len(part) > 1:
                     middle = len(part) // 2
@@ -174,6 +182,29 @@ class Delivery:
                 self.health.sent += len(part)
                 self.health.last_success = self._clock()
             self._succeeded()
+
+    async def _hand_over(self, messages: Sequence[Message]) -> None:
+        """Raises Refused and Unavailable, whatever the sink does."""
+        try:
+            await self._sink.send(messages)
+        except UpstreamError:
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Unavailable("the connection gave the batch up") from None
+        except Exception as exc:
+            log.exception("upstream_fault sink=%s", self.name)
+            raise Unavailable(f"fault in the sink: {type(exc).__name__}") from exc
+
+    async def _close(self) -> None:
+        """A connection that does not let itself be closed keeps nobody from being revoked."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._sink.close()
+        except Exception:
+            log.exception("upstream_close_fault sink=%s", self.name)
 
     async def _messages(self, part: Sequence[Stored]) -> list[dict[str, object]]:
         names: dict[str, str] = {}

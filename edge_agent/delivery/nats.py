@@ -82,10 +82,9 @@ class NatsSink:
         except (nats.errors.Error, OSError, TimeoutError) as exc:
             await self._cut()
             raise self._translated(exc) from exc
-        for result in sorted(
-            (r for r in results if isinstance(r, BaseException)), key=lambda r: not isinstance(r, Unavailable)
-        ):
-            raise result
+        faults = [self._fault(result) for result in results if isinstance(result, BaseException)]
+        if faults:  # what may pass is said before what never will
+            raise next((fault for fault in faults if isinstance(fault, Unavailable)), faults[0])
 
     async def close(self) -> None:
         self._closed = True
@@ -155,8 +154,6 @@ class NatsSink:
                 raise Unavailable(f"JetStream {exc.err_code}: {exc.description}") from exc
         except nats.errors.MaxPayloadError as exc:
             raise Refused("larger than the server takes") from exc
-        except (nats.errors.Error, OSError) as exc:
-            raise self._translated(exc) from exc
 
     async def _require_ours(self, jetstream: Any, subject: str, message: Message) -> None:
         stored = await jetstream.get_last_msg(self._config.stream, subject)
@@ -171,7 +168,15 @@ class NatsSink:
     async def _on_error(self, exc: Exception) -> None:
         self._error = f"{type(exc).__name__}: {exc}"[:200]
 
-    def _translated(self, exc: Exception) -> Unavailable:
+    def _fault(self, exc: BaseException) -> BaseException:
+        """One message's fault; ValueError is an answer that is no JSON.
+
+        nats-py cancels what waits for an answer when its connection ends: nobody cancelled us.
+        """
+        known = nats.errors.Error | OSError | ValueError | asyncio.CancelledError
+        return self._translated(exc) if isinstance(exc, known) else exc
+
+    def _translated(self, exc: BaseException) -> Unavailable:
         said = f"{type(exc).__name__}: {exc} {self._error}".strip()[:300]
         wrong = ("authorization", "permissions violation", "certificate verify failed")
         if isinstance(exc, nats.errors.AuthorizationError | ssl.SSLCertVerificationError) or any(

@@ -7,8 +7,11 @@ behind, a punch made now is still upstream in seconds. Receivers order by `seque
 
 The books balance per sink, at any moment: received = delivered + pending + quarantined + discarded.
 
-An event is pruned when its retention is over and every mandatory sink has it; then a digest of its id
-stays, so that a terminal's old log, read again years later, is still recognised.
+An event is pruned when its retention is over and no mandatory sink waits for it; then a digest of its id
+stays, so that a terminal's old log, read again years later, is still recognised. Where no mandatory sink is
+in force (none yet, only optional ones, the last one revoked), retention is the enterprise's limit on keeping
+personal data and holds by age alone; a short disk then frees nothing, because nobody has confirmed anything:
+it ends in DiskFull, and devices keep their records.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from edge_agent.delivery.books import (
     prunable,
     remove,
     settle,
+    settle_missing,
 )
 from edge_agent.delivery.event import COLUMNS, ENCODE, JSON, Event, Stored, append, last_sequence, stored
 
@@ -101,7 +105,8 @@ class Outbox:
     async def register(self, sink: str, *, mandatory: bool = True, from_now: bool = False) -> None:
         """Make a sink known; one that is known keeps its place, and stays revoked if it was.
 
-        A new sink is owed everything stored, or with `from_now` only what comes.
+        A new sink is owed everything stored, or with `from_now` only what comes. What was pruned between stored
+        events counts as discarded.
         """
         at = utc_text(self._clock())
 
@@ -114,6 +119,7 @@ class Outbox:
                 " ON CONFLICT (name) DO UPDATE SET mandatory = excluded.mandatory",
                 (sink, int(mandatory), start, at),
             )
+            settle_missing(connection, sink)
 
         await self._database.write(work, essential=True)
         self._ring()
@@ -369,26 +375,33 @@ class Outbox:
 
     # Retention
 
-    async def prune(self, before: datetime, *, limit: int = 1_000_000, step: int = PRUNE_STEP) -> int:
+    async def prune(self, before: datetime) -> int:
         """Remove events recorded before `before` that no mandatory sink waits for. How many.
 
         What an optional sink had not taken by then counts as discarded there. Quarantined events stay.
         """
+        return await self._prune(before, delivered=False, limit=1_000_000, step=PRUNE_STEP)
+
+    async def relieve(self, *, limit: int = 20_000) -> int:
+        """When the disk runs short: remove the oldest events although their time is not over. How many.
+
+        Only what every mandatory sink has: without one, nothing.
+        """
+        return await self._prune(datetime.max.replace(tzinfo=UTC), delivered=True, limit=limit, step=RELIEF_STEP)
+
+    async def _prune(self, before: datetime, *, delivered: bool, limit: int, step: int) -> int:
         removed = 0
         while removed < limit:
             wanted = min(step, limit - removed)
-            old = await self._database.read(partial(prunable, before=utc_text(before), limit=wanted))
+            choose = partial(prunable, before=utc_text(before), delivered=delivered, limit=wanted)
+            old = await self._database.read(choose)
             if not old:
                 break
-            count = await self._database.write(partial(remove, chosen=old), essential=True)
+            count = await self._database.write(partial(remove, chosen=old, delivered=delivered), essential=True)
             removed += count
             if count < len(old):
                 break
         return removed
-
-    async def relieve(self, *, limit: int = 20_000) -> int:
-        """When the disk runs short: remove the oldest delivered events although their time is not over."""
-        return await self.prune(datetime.max.replace(tzinfo=UTC), limit=limit, step=RELIEF_STEP)
 
 
 def _reread(connection: sqlite3.Connection, sink: str, chosen: list[int] | None, reread: Reread) -> None:

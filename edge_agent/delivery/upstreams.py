@@ -78,7 +78,9 @@ class Upstreams:
     async def reinstate(self, name: str) -> None:
         """A revoked recipient is owed what comes from now on. Raises UnknownSink."""
         await self._outbox.reinstate(name)
-        await self._crew.restart(name)
+        delivery = self._deliveries.get(name)
+        if delivery is None or delivery.revoked:  # one that still runs is left alone
+            await self._crew.restart(name)
 
     def nudge(self) -> None:
         """Try every waiting recipient now."""

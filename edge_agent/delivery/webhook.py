@@ -10,6 +10,7 @@ proxies not used: events go where the configuration says and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -32,6 +33,7 @@ from edge_agent.delivery.sink import Message, NotAdmitted, Refused, Unavailable,
 CONTENT_TYPE = "application/cloudevents-batch+json"
 MAX_REPLY = 2000
 MAX_RETRY_AFTER_S = 3600.0
+WHOLE_EXCHANGE = 6  # times `timeout_s`, which bounds silence: an answer may trickle without ever being silent
 # Answers that say nothing about the batch itself.
 TRY_AGAIN = {408, 409, 423, 425, 429}
 # Nor these: whoever set up the address or the credentials has to act, no event is at fault.
@@ -47,7 +49,7 @@ class WebhookConfig:
     client_key: Path | None = field(default=None, repr=False)
     username: str = ""
     password: str = field(default="", repr=False)
-    timeout_s: float = 10.0
+    timeout_s: float = 10.0  # of silence
     allowed_hosts: frozenset[str] = frozenset()  # empty: only the URL's own
 
 
@@ -77,7 +79,7 @@ def retry_after(value: str | None, *, now: datetime) -> float | None:
         return None
     try:
         seconds = float(value) if value.strip().isdigit() else (parsedate_to_datetime(value) - now).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
@@ -86,7 +88,10 @@ class WebhookSink:
     """One receiver over HTTP/1.1, one connection kept open."""
 
     def __init__(self, config: WebhookConfig, *, clock: Callable[[], datetime] = utc_now) -> None:
-        url = httpx.URL(config.url)
+        try:
+            url = httpx.URL(config.url)
+        except httpx.InvalidURL as exc:
+            raise ValueError(str(exc)) from exc
         require_listed(config.url, config.allowed_hosts or frozenset({url.host}))
         if url.scheme != "https" and url.host not in LOOPBACK:
             raise ValueError("a webhook off this machine needs https")
@@ -131,15 +136,19 @@ class WebhookSink:
         }
         if self._config.secret:
             headers["webhook-signature"] = signature(self._config.secret, message_id, timestamp, body)
+        whole_s = self._config.timeout_s * WHOLE_EXCHANGE
         try:
-            async with self._client.stream("POST", self._config.url, content=body, headers=headers) as response:
+            async with (
+                asyncio.timeout(whole_s),
+                self._client.stream("POST", self._config.url, content=body, headers=headers) as response,
+            ):
                 reply = await _beginning(response)
+        except TimeoutError as exc:
+            raise Unavailable(f"no whole answer within {whole_s:g} s") from exc
         except httpx.TimeoutException as exc:
             raise Unavailable(f"no answer within {self._config.timeout_s:g} s") from exc
-        except httpx.HTTPError as exc:
-            if isinstance(cause := _root(exc), ssl.SSLCertVerificationError):
-                raise NotAdmitted(f"upstream's certificate: {cause.verify_message}") from exc
-            raise Unavailable(f"{type(exc).__name__}: {exc}"[:200]) from exc
+        except (httpx.HTTPError, OSError) as exc:  # httpx lets some of TLS's errors through as they are
+            raise _translated(exc) from exc
         self._judge(response, reply)
 
     def _judge(self, response: httpx.Response, reply: str) -> None:
@@ -168,6 +177,16 @@ async def _beginning(response: httpx.Response) -> str:
         if len(kept) >= MAX_REPLY:
             break
     return kept[:MAX_REPLY].decode("utf-8", "replace")
+
+
+def _translated(exc: Exception) -> Unavailable:
+    cause = _root(exc)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return NotAdmitted(f"upstream's certificate: {cause.verify_message}")
+    alert = (cause.reason or "") if isinstance(cause, ssl.SSLError) else ""
+    if "ALERT" in alert and ("CERTIFICATE" in alert or "UNKNOWN_CA" in alert):
+        return NotAdmitted(f"upstream does not take our certificate: {alert}")
+    return Unavailable(f"{type(exc).__name__}: {exc}"[:200])
 
 
 def _root(exc: BaseException) -> BaseException:

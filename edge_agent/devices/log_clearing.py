@@ -1,8 +1,9 @@
 """Clearing a terminal's log: on the enterprise's order alone, and only what upstream already holds.
 
 A terminal clears all or nothing, so the order is: read the log to its end -> every mandatory recipient has
-acknowledged every event of this device -> the terminal deletes, if its log still ends with the record that
-was read. A punch made meanwhile changes that end and stops the clearing; the person orders again.
+acknowledged every event of this device, also those told under a name it had before -> the terminal deletes, if
+its log still ends with the record that was read. A punch made meanwhile changes that end and stops the
+clearing; the person orders again.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class LogClearing:
         database: Database,
         audit: AuditLog,
         driver: Callable[[str], Driver | None],
+        serial_of: Callable[[str], str],
         now: Callable[[], datetime],
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self._database = database
         self._audit = audit
         self._driver = driver
+        self._serial_of = serial_of
         self._now = now
         self._read_timeout_s = read_timeout_s
 
@@ -53,7 +56,8 @@ class LogClearing:
                 position = await driver.read_log()
         except TimeoutError:
             raise NotCleared(f"{device}: the log could not be read within {self._read_timeout_s:g} s") from None
-        waiting = await self._database.read(lambda c: waited_for(c, device=device))
+        serial = self._serial_of(device)
+        waiting = await self._database.read(lambda c: waited_for(c, device=device, serial=serial))
         if not waiting:
             raise NotCleared("no mandatory upstream is configured: nobody has confirmed these punches")
         if behind := {sink: count for sink, count in waiting.items() if count}:

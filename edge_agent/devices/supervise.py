@@ -4,7 +4,8 @@ A lost device is logged once at warning, its return once at info. A wrong passwo
 number waits for a person: tried again slowly, or at once after `nudge`. A device that cannot be reached
 may have got another address; `find_again` is asked for candidates, and an address counts only once the
 device there has said the right serial number. Disk trouble is not the device's: a full disk is waited
-out without acknowledging, everything else stops the agent.
+out without acknowledging, everything else stops the agent. Whatever a device, or a neighbour that was asked
+in the search, says or does ends its own connection at most; a driver that does not close is left to itself.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PERSON_PAUSE_S = 300.0
 STEADY_S = 30.0  # a connection that held this long ends the growth of pauses
 CLOCK_EVERY_S = 600.0
 PROBE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
 FIND_EVERY = 3  # failures between searches for a new address
 
 log = logging.getLogger(__name__)
@@ -111,14 +113,13 @@ class Supervisor:
     async def run(self) -> None:
         while True:
             started = asyncio.get_running_loop().time()
+            elsewhere = False  # another address may have it
             try:
                 await self._connection()
                 self._lost(LinkState.OFFLINE, "the driver ended without a reason")
                 pause = self.pauses.next()
             except (AuthenticationFailed, WrongDevice) as exc:
-                _not_cancelled()
-                if isinstance(exc, WrongDevice) and await self._moved():
-                    continue
+                elsewhere = isinstance(exc, WrongDevice) and self._time_to_search()
                 self._lost(LinkState.NEEDS_PERSON, str(exc), exc)
                 pause = self.person_pause_s
             except DiskFull as exc:
@@ -128,9 +129,7 @@ class Supervisor:
                 if asyncio.get_running_loop().time() - started >= STEADY_S:
                     self.pauses.reset()
                 self._lost(LinkState.OFFLINE, str(exc) or type(exc).__name__, exc)
-                _not_cancelled()
-                if isinstance(exc, LinkError) and await self._moved():
-                    continue
+                elsewhere = isinstance(exc, LinkError) and self._time_to_search()
                 pause = self.pauses.next()
             except (StorageError, sqlite3.Error):
                 raise
@@ -138,6 +137,9 @@ class Supervisor:
                 log.exception("driver_fault device=%s", self.config.name)
                 self._lost(LinkState.OFFLINE, f"fault in the driver: {type(exc).__name__}")
                 pause = self.pauses.next()
+            _not_cancelled()
+            if elsewhere and await self._moved():
+                continue
             _not_cancelled()
             await self._rest(pause)
 
@@ -150,9 +152,10 @@ class Supervisor:
                 raise WrongDevice(self.config.address, expected=self.config.serial, found=identity.serial)
             self.health.model, self.health.firmware = identity.model, identity.firmware
             if identity.serial and not self.config.serial:
-                self.config = dataclasses.replace(self.config, serial=identity.serial)
+                found = dataclasses.replace(self.config, serial=identity.serial)
                 if self.learned:
-                    await self.learned(self.config)
+                    await self.learned(found)
+                self.config = found
             self.driver = driver
             self._found()
             async with asyncio.TaskGroup() as tasks:
@@ -167,8 +170,7 @@ class Supervisor:
             raise first from first.__cause__
         finally:
             self.driver = None
-            with contextlib.suppress(DeviceError, OSError):
-                await driver.close()
+            await self._close(driver)
 
     def _counting(self, record: Record) -> Record:
         async def counted(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
@@ -189,38 +191,78 @@ class Supervisor:
             except DeviceError as exc:
                 log.debug("device_clock device=%s reason=%s", self.config.name, exc)
             else:
-                if self.clock_read:
-                    self.health.clock_offset = self.clock_read(device_time, at)
-                    self.health.clock_measured_at = at
-                    if self.changed:
-                        self.changed(self.health)
+                self._clock_said(device_time, at)
             await asyncio.sleep(self.clock_every_s)
 
+    def _clock_said(self, device_time: datetime, at: datetime) -> None:
+        if self.clock_read is None:
+            return
+        try:
+            offset = self.clock_read(device_time, at)
+        except (OverflowError, ValueError) as exc:  # year 1 or 9999, which no zone can shift
+            log.warning("device_clock_impossible device=%s says=%s reason=%s", self.config.name, device_time, exc)
+            return
+        self.health.clock_offset, self.health.clock_measured_at = offset, at
+        if self.changed:
+            self.changed(self.health)
+
+    def _time_to_search(self) -> bool:
+        return bool(self.find_again and self.config.serial) and self.health.failures % FIND_EVERY == 0
+
     async def _moved(self) -> bool:
-        """Whether the device was found at another address, and is that device."""
-        if self.find_again is None or not self.config.serial or self.health.failures % FIND_EVERY:
+        """Whether the device was found at another address, and is that device. Raises StorageError, but no DiskFull."""
+        try:
+            there = await self._found_elsewhere()
+        except Exception:  # no fault of a search stops the other devices
+            log.exception("device_search_fault device=%s", self.config.name)
             return False
+        if there is None:
+            return False
+        log.warning("device_moved device=%s from=%s to=%s", self.config.name, self.config.address, there.address)
+        self.config, self.health.address = there, there.address
+        if self.learned:
+            try:
+                await self.learned(there)
+            except DiskFull as exc:  # known until the next start, and then found again
+                log.warning("device_address_not_kept device=%s reason=%s", self.config.name, exc)
+        return True
+
+    async def _found_elsewhere(self) -> DeviceConfig | None:
+        if self.find_again is None:
+            return None
         async with contextlib.aclosing(self.find_again(self.config)) as candidates:
             async for address in candidates:
-                if address == self.config.address:
-                    continue
-                there = dataclasses.replace(self.config, address=address)
-                driver = self.make_driver(there, None)
-                try:
-                    async with asyncio.timeout(PROBE_TIMEOUT_S):
-                        serial = (await driver.probe()).serial
-                except (DeviceError, TimeoutError):
-                    continue
-                finally:
-                    with contextlib.suppress(DeviceError, OSError):
-                        await driver.close()
-                if serial == self.config.serial:
-                    log.warning("device_moved device=%s from=%s to=%s", self.config.name, self.config.address, address)
-                    self.config, self.health.address = there, address
-                    if self.learned:
-                        await self.learned(there)
-                    return True
-        return False
+                if address != self.config.address:
+                    there = dataclasses.replace(self.config, address=address)
+                    if await self._serial_at(there) == self.config.serial:
+                        return there
+        return None
+
+    async def _serial_at(self, there: DeviceConfig) -> str | None:
+        """What a candidate says; None if it is no such device. A neighbour may say or do anything."""
+        driver = self.make_driver(there, None)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                return (await driver.probe()).serial
+        except (DeviceError, TimeoutError):
+            return None
+        except Exception:
+            log.exception("device_search_fault device=%s candidate=%s", self.config.name, there.address)
+            return None
+        finally:
+            await self._close(driver)
+
+    async def _close(self, driver: Driver) -> None:
+        """Its faults matter to nobody any more, and nobody waits for it."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await driver.close()
+        except (DeviceError, OSError) as exc:
+            log.debug("driver_close device=%s reason=%s", self.config.name, exc)
+        except (StorageError, sqlite3.Error):
+            raise
+        except Exception:
+            log.exception("driver_close_fault device=%s", self.config.name)
 
     async def _rest(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -70,3 +70,51 @@ async def test_a_fault_in_one_task_ends_the_crew() -> None:
     await crew.follow({"a": 1})
     with pytest.raises(ExceptionGroup):
         await asyncio.wait_for(crew.run(), 5)
+
+
+async def test_a_task_that_does_not_end_keeps_only_its_own_name_waiting() -> None:
+    diary, released = Diary(), asyncio.Event()
+
+    async def stubborn(name: str, spec: int) -> None:
+        try:
+            await diary.work(name, spec)
+        except asyncio.CancelledError:
+            if spec == 1:
+                await released.wait()
+                await diary.write(f"!{name}{spec}")
+            raise
+
+    crew: Crew[int] = Crew(stubborn, patience_s=0.0)
+    running = asyncio.create_task(crew.run())
+    await crew.follow({"a": 1})
+    await diary.until("+a1")
+    await crew.follow({"a": 2})
+    await crew.follow({"a": 3, "b": 3})
+    await diary.until("-a1", "+b3")
+    assert not {"+a2", "+a3"} & set(diary.lines)
+    released.set()
+    await diary.until("+a3")
+    assert "+a2" not in diary.lines
+    assert diary.lines.index("!a1") < diary.lines.index("+a3")
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_one_that_is_about_to_return_begins_again() -> None:
+    diary, leaving = Diary(), asyncio.Event()
+
+    async def work(name: str, spec: int) -> None:
+        await diary.write(f"+{len(diary.lines)}")
+        await leaving.wait()
+
+    crew: Crew[int] = Crew(work)
+    running = asyncio.create_task(crew.run())
+    await crew.follow({"a": 1})
+    await diary.until("+0")
+    await crew.restart("a")
+    leaving.set()
+    await diary.until("+1")
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running

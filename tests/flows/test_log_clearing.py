@@ -9,9 +9,10 @@ import pytest
 
 from device_drivers.devices import CommandState
 from edge_agent.agent import Agent
+from edge_agent.database import utc_now
 from edge_agent.delivery.sink import Refused
 from edge_agent.devices.log_clearing import NotCleared
-from tests.flows.agent_site import AgentSite, agent_site, delivered, happened, online, upstream
+from tests.flows.agent_site import AgentSite, agent_site, delivered, happened, online, until, upstream
 
 
 @pytest.fixture
@@ -54,6 +55,21 @@ async def test_nothing_is_cleared_while_a_recipient_lacks_a_punch(site: AgentSit
             await agent.log_clearing.clear("zk", actor="li")
         await agent.outbox.discard("archive", [punch.sequence])
         assert (await agent.log_clearing.clear("zk", actor="li")).state is CommandState.DONE
+
+
+async def test_a_new_name_does_not_make_old_punches_confirmed(site: AgentSite) -> None:
+    dead = upstream("archive", site.receiver) | {"url": "http://127.0.0.1:9/events"}
+    wanted = site.site("zk", upstreams=[dead])
+    async with site.running(wanted) as agent:
+        site.zk.swipe("1001")
+        await happened(agent, "attendance.punch")
+        wanted["devices"][0]["name"] = "north-gate"
+        await agent.configuration.apply(agent.configuration.complete(wanted), actor="li", reason="t", now=utc_now())
+        await until(lambda: "north-gate" in agent.fleet.health)
+        await online(agent)
+        with pytest.raises(NotCleared, match="archive lacks 1"):
+            await agent.log_clearing.clear("north-gate", actor="li")
+        assert site.zk.memory.records == 1
 
 
 async def test_without_a_mandatory_recipient_nobody_has_confirmed_anything(site: AgentSite) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -138,3 +139,33 @@ async def test_a_forgotten_session_ends_the_connection(link: ScriptedLink, conne
     with pytest.raises(LinkError, match="forgotten"):
         await asking
     assert isinstance(connection.failure, LinkError)
+
+
+async def test_closing_ends_the_request_in_flight_and_waits_for_none(
+    link: ScriptedLink, connection: Connection
+) -> None:
+    asking = asyncio.create_task(connection.ask(Command.DATA_RDY, timeout_s=3600.0))
+    await link.sent.get()
+    async with asyncio.timeout(5):
+        await connection.close()
+    with pytest.raises(LinkError):
+        await asking
+
+
+async def test_an_answer_that_only_trickles_ends_the_connection(link: ScriptedLink) -> None:
+    connection = Connection(link, udp=False, timing=Timing(chunk_s=0.1))
+    asking = asyncio.create_task(connection.ask(Command.DATA_RDY, timeout_s=0.1))
+    request = await link.sent.get()
+    link.reply(request, Command.PREPARE_DATA, struct.pack("<I", 0xFFC0))
+
+    async def trickle() -> None:
+        while True:
+            link.reply(request, Command.DATA, b"\0")
+            await asyncio.sleep(0.02)
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(5):
+        with pytest.raises(LinkTimeout):
+            await asking
+    trickling.cancel()
+    await connection.close()

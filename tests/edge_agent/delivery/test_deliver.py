@@ -120,6 +120,37 @@ async def test_later_means_the_same_events_again(outbox: Outbox, caplog: pytest.
     assert upstream.batches == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("fault", [OverflowError("a defect"), OSError("a socket"), asyncio.CancelledError()])
+async def test_a_fault_in_a_sink_is_no_end_of_the_agent(outbox: Outbox, fault: BaseException) -> None:
+    faults = [fault]
+
+    def judge(_: Sequence[Message]) -> None:
+        if faults:
+            raise faults.pop()
+
+    upstream = Upstream(judge)
+    await outbox.append([event(1)])
+    async with running(delivery(outbox, upstream)):
+        await settled(outbox)
+    assert upstream.batches == [1, 1]
+
+
+async def test_a_connection_that_cannot_be_closed_keeps_nobody_from_being_revoked(outbox: Outbox) -> None:
+    class Stubborn(Upstream):
+        async def close(self) -> None:
+            raise OSError("bad file descriptor")
+
+    await outbox.append([event(1)])
+    async with running(it := delivery(outbox, Stubborn())):
+        await settled(outbox)
+        await it.revoke()
+        assert (await outbox.ledger("hq")).revoked
+
+
+def test_no_upstream_may_ask_for_a_pause_of_days() -> None:
+    assert Pauses().next(at_least_s=1e9) == 3600.0
+
+
 async def test_an_ack_that_was_lost_repeats_and_counts_once(outbox: Outbox) -> None:
     upstream = Upstream()
     lost = [True]

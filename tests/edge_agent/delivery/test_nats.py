@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.js.errors
 import pytest
 
 from edge_agent.delivery.nats import NatsConfig, NatsSink, subject_of
@@ -178,3 +179,42 @@ def test_an_id_that_would_open_another_subject_is_refused() -> None:
 def test_an_endpoint_off_the_list_is_refused() -> None:
     with pytest.raises(EgressDenied):
         NatsSink(NatsConfig("nats://elsewhere.example:4222", allowed_hosts=frozenset({"nats.example.cn"})))
+
+
+class Line:
+    """A JetStream that holds the message already, and breaks while it is asked for it."""
+
+    is_connected = True
+    _transport = None
+
+    def __init__(self, fault: BaseException) -> None:
+        self._fault = fault
+
+    def jetstream(self, **_: Any) -> Line:
+        return self
+
+    async def publish(self, *_: Any, **__: Any) -> None:
+        raise nats.js.errors.APIError(code=400, err_code=10077, description="maximum messages per subject exceeded")
+
+    async def get_last_msg(self, *_: Any) -> None:
+        raise self._fault
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        nats.errors.TimeoutError(),
+        nats.errors.ConnectionClosedError(),
+        nats.js.errors.NotFoundError(code=404, err_code=10037, description="no message found"),
+        json.JSONDecodeError("no JSON", "", 0),
+        asyncio.CancelledError(),
+        ConnectionResetError(),
+    ],
+)
+async def test_a_line_that_breaks_while_a_repeat_is_looked_at_means_later(fault: BaseException) -> None:
+    it = sink(4222)
+    it._nats = Line(fault)
+    with pytest.raises(Unavailable):
+        await it.send([message(1)])

@@ -249,6 +249,68 @@ async def test_quarantined_events_outlive_retention(outbox: Outbox) -> None:
     assert await outbox.prune(NOW + timedelta(days=9999)) == 1
 
 
+@pytest.mark.parametrize("sinks", ["none", "optional", "revoked"])
+async def test_a_short_disk_frees_nothing_that_nobody_has_confirmed(
+    database: Database, clock: Clock, sinks: str
+) -> None:
+    outbox = Outbox(database, clock=clock)
+    if sinks != "none":
+        await outbox.register("old", mandatory=sinks != "optional")
+    await outbox.append([event(1), event(2)])
+    if sinks == "revoked":
+        await outbox.revoke("old")
+    assert await outbox.relieve() == 0
+    await outbox.register("new")
+    assert sequences(await outbox.pending("new", 10)) == [1, 2]
+
+
+async def test_without_a_mandatory_sink_retention_holds_by_age_alone(database: Database, clock: Clock) -> None:
+    outbox = Outbox(database, clock=clock)
+    await outbox.register("optional", mandatory=False)
+    await outbox.append([event(1)])
+    clock.now += timedelta(days=40)
+    await outbox.append([event(2)])
+    assert await outbox.prune(NOW + timedelta(days=30)) == 1
+    assert sequences(await outbox.events()) == [2]
+
+
+@pytest.mark.parametrize("mandatory", [True, False])
+async def test_a_sink_that_comes_after_pruning_is_not_owed_what_is_gone(
+    outbox: Outbox, clock: Clock, mandatory: bool
+) -> None:
+    await outbox.append(event(n) for n in range(1, 8))
+    await outbox.quarantine("hq", 2, reason="refused")
+    await outbox.quarantine("hq", 5, reason="refused")
+    await outbox.ack("hq", [1, 3, 4, 6, 7])
+    await outbox.relieve()
+    await outbox.register("erp", mandatory=mandatory)
+    books = await outbox.ledger("erp")
+    assert books.balanced
+    assert (books.pending, books.discarded) == (2, 4)
+    await outbox.ack("erp", sequences(await outbox.pending("erp", 10)))
+    await outbox.discard("hq")
+    await outbox.append([event(8)])
+    await outbox.ack("hq", [8])
+    await outbox.ack("erp", [8])
+    assert await outbox.relieve() == 3
+    assert await outbox.depth() == 0
+
+
+async def test_a_sink_that_waits_for_what_is_gone_is_freed_when_it_is_registered_again(
+    outbox: Outbox, database: Database
+) -> None:
+    await outbox.append(event(n) for n in range(1, 5))
+    await outbox.ack("hq", [1, 2, 3, 4])
+    await outbox.relieve()
+    await database.write(
+        lambda c: c.execute("INSERT INTO sinks (name, mandatory, start, registered_at) VALUES ('erp', 1, 1, '')")
+    )
+    assert (await outbox.ledger("erp")).pending == 3
+    await outbox.register("erp")
+    books = await outbox.ledger("erp")
+    assert (books.balanced, books.pending, books.discarded) == (True, 0, 3)
+
+
 async def test_a_pruned_event_told_again_stays_old(outbox: Outbox) -> None:
     await outbox.append([event(1)])
     await outbox.ack("hq", [1])

@@ -15,6 +15,7 @@ from edge_agent.database import Database
 from edge_agent.delivery.collector import Collector
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
+from edge_agent.delivery.webhook import WebhookSink
 from edge_agent.people.roster import Roster
 from tests.edge_agent.delivery.servers import RawRecorder, serve
 from tests.edge_agent.delivery.test_outbox import event
@@ -127,3 +128,30 @@ async def test_a_missing_extra_is_named(outbox: Outbox, monkeypatch: pytest.Monk
     async with running(outbox) as upstreams:
         await upstreams.follow([upstream("fleet", "nats://127.0.0.1:4222", kind="nats")])
         assert "edge-agent[nats]" in await told(outbox, "fleet", upstreams)
+
+
+async def test_one_that_is_reinstated_while_its_loop_still_ends_is_served_again(
+    outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, slow = Collector(tmp_path / "c.db"), asyncio.Event()
+    close = WebhookSink.close
+
+    async def slowly(sink: WebhookSink) -> None:
+        await close(sink)
+        if asyncio.current_task() is not this:
+            await slow.wait()
+
+    this = asyncio.current_task()
+    monkeypatch.setattr(WebhookSink, "close", slowly)
+    await outbox.append([event(1)])
+    async with serve(collector.app) as port, running(outbox) as upstreams:
+        await upstreams.follow([upstream("hq", f"http://127.0.0.1:{port}/events")])
+        async with asyncio.timeout(10):
+            await outbox.drained("hq")
+            await upstreams.revoke("hq")
+            await upstreams.reinstate("hq")
+            slow.set()
+            await outbox.append([event(2)])
+            await outbox.drained("hq")
+        assert (await collector.tally()).events == 2
+    collector.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -109,6 +110,9 @@ async def test_retry_after_is_passed_on() -> None:
         ("-5", None),
         ("120", 120.0),
         ("999999", 3600.0),
+        ("9" * 400, 3600.0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999", None),
         ("Mon, 23 Nov 2026 08:00:30 GMT", 30.0),
         ("Mon, 23 Nov 2026 07:00:00 GMT", 0.0),
     ],
@@ -127,6 +131,25 @@ async def test_silence_and_a_closed_door_mean_later() -> None:
     with pytest.raises(Unavailable):
         await sink.send(BATCH)
     await sink.close()
+
+
+async def test_an_answer_that_never_ends_means_later() -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nX-Filler: ")
+            while True:
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        sink = WebhookSink(WebhookConfig(f"http://127.0.0.1:{port}/", timeout_s=0.05))
+        for _ in range(2):  # and the connection is given back
+            with pytest.raises(Unavailable, match="no whole answer"):
+                await sink.send(BATCH)
+        await sink.close()
 
 
 # TLS
@@ -161,6 +184,31 @@ async def test_without_the_client_certificate_nothing_is_taken(authority: Author
         await sink.close()
 
     await over_tls(authority, "localhost", action, require_client=True)
+
+
+async def test_a_record_damaged_on_the_way_means_later(authority: Authority) -> None:
+    async with serve(Receiver(), tls=authority.server("localhost")) as upstream:
+
+        async def damage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, back = await asyncio.open_connection("127.0.0.1", upstream)
+
+            async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, spoil: bool) -> None:
+                with contextlib.suppress(ConnectionError):
+                    while data := await source.read(65536):
+                        if spoil and b"\x17\x03\x03" in data[:3] and len(data) < 300:  # the answer, a short record
+                            data = data[:-1] + bytes([data[-1] ^ 1])
+                        target.write(data)
+                        await target.drain()
+                target.close()
+
+            await asyncio.gather(pump(reader, back, spoil=False), pump(there, writer, spoil=True))
+
+        async with await asyncio.start_server(damage, "127.0.0.1", 0) as proxy:
+            port = proxy.sockets[0].getsockname()[1]
+            sink = WebhookSink(WebhookConfig(f"https://localhost:{port}/", ca_file=authority.ca_file))
+            with pytest.raises(Unavailable):
+                await sink.send(BATCH)
+            await sink.close()
 
 
 @pytest.mark.parametrize("case", ["foreign authority", "another name"])
@@ -242,6 +290,11 @@ async def test_closing_cuts_the_request_under_way() -> None:
         with pytest.raises(Unavailable):
             await sink.send(BATCH)
         assert (recorder.received, recorder.connections) == (before, 1)
+
+
+def test_an_address_that_is_none_is_the_configurations_fault() -> None:
+    with pytest.raises(ValueError):
+        WebhookSink(WebhookConfig("https://☃.☃/"))
 
 
 def test_times_are_not_trusted_beyond_an_hour() -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -248,6 +249,60 @@ async def test_a_foreign_device_is_never_taken_for_ours() -> None:
     task.cancel()
 
 
+async def test_a_neighbour_that_makes_our_driver_fail_stops_neither_the_search_nor_the_agent() -> None:
+    network = Network(at={"10.0.0.6:4370": "S2", "10.0.0.9:4370": "S1"})
+
+    class Fragile(Device):
+        async def probe(self) -> Identity:
+            if self.config.address == "10.0.0.6:4370":
+                raise ValueError("garbage")
+            return await super().probe()
+
+        async def close(self) -> None:
+            if self.config.address == "10.0.0.6:4370":
+                raise RuntimeError("closed twice")
+
+    it = supervisor(network, make_driver=lambda config, _: Fragile(config, network), find_again=candidates)
+    async with running(it, network):
+        assert it.health.address == "10.0.0.9:4370"
+
+
+async def test_a_search_that_fails_stops_nothing() -> None:
+    network = Network(at={})
+
+    async def broken(_: DeviceConfig) -> AsyncGenerator[str, None]:
+        network.at = {CONFIG.address: "S1"}
+        raise OSError("no such network")
+        yield ""
+
+    async with running(supervisor(network, find_again=broken), network) as it:
+        assert it.health.state is LinkState.ONLINE
+
+
+async def test_an_address_that_a_full_disk_does_not_keep_is_used_all_the_same() -> None:
+    network = Network(at={"10.0.0.9:4370": "S1"})
+
+    async def full(_: DeviceConfig) -> None:
+        raise DiskFull("0 bytes free")
+
+    async with running(supervisor(network, find_again=candidates, learned=full), network) as it:
+        assert it.health.address == "10.0.0.9:4370"
+
+
+async def test_a_serial_that_a_full_disk_does_not_keep_is_learned_again() -> None:
+    network, pinned = Network(), list[str]()
+
+    async def learned(config: DeviceConfig) -> None:
+        pinned.append(config.serial)
+        if len(pinned) == 1:
+            raise DiskFull("0 bytes free")
+
+    it = supervisor(network, config=DeviceConfig("gate", "zkteco", address=CONFIG.address), learned=learned)
+    async with running(it, network):
+        assert it.config.serial == "S1"
+    assert pinned == ["S1", "S1"]
+
+
 # Clocks
 
 
@@ -276,6 +331,22 @@ async def test_a_clock_that_cannot_be_read_disturbs_nothing(answer: Exception) -
     async with running(supervisor(network, clock_read=lambda *_: timedelta(0), clock_every_s=0.0), network) as it:
         assert it.health.state is LinkState.ONLINE
         assert it.health.clock_offset is None
+
+
+async def test_a_clock_that_no_zone_can_shift_disturbs_nothing() -> None:
+    network, twice = Network(device_time=datetime.min), asyncio.Event()  # noqa: DTZ901 - a terminal's clock
+    said: list[datetime] = []
+
+    def clock_read(device_time: datetime, at: datetime) -> timedelta:
+        said.append(device_time)
+        if len(said) == 2:
+            twice.set()
+        return device_time.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC) - at
+
+    async with running(supervisor(network, clock_read=clock_read, clock_every_s=0.0), network) as it:
+        async with asyncio.timeout(5):
+            await twice.wait()
+        assert (it.health.state, it.health.connections, it.health.clock_offset) == (LinkState.ONLINE, 1, None)
 
 
 def test_pauses_grow_with_jitter_up_to_a_ceiling() -> None:
