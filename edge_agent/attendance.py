@@ -37,11 +37,12 @@ import re
 import sqlite3
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from device_drivers.devices import Record
@@ -52,14 +53,17 @@ from edge_agent.matching.outcomes import PadState
 from edge_agent.people.roster import Roster
 
 LIVE_REPEAT_S = 2.0
-LIVE_KEYS = 64  # remembered per connection before those older than LIVE_REPEAT_S are dropped
+LIVE_KEYS = 64  # remembered per connection even when older than LIVE_REPEAT_S
 MAX_TEXT = 200  # of any word a device gives us
+TEXTS = ("device_serial", "user_id", "card", "work_code", "reason")
+EARLIEST, LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 # What a terminal matched itself is as live as the terminal vouches for; several factors may hold none of these.
 BIOMETRIC = frozenset({VerifyMode.FACE, VerifyMode.FINGER, VerifyMode.PALM, VerifyMode.VOICE, VerifyMode.IRIS})
 HEALTH = re.compile(r"temperatur|fever|\bmasks?\b|emotion|heart|blood|体温|发热|口罩|情绪|心率|血", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
+Told = TypeVar("Told", bound=Punch | DoorEvent)
 Other = Callable[[Sequence[DeviceEvent]], Awaitable[None]]
 
 
@@ -88,7 +92,7 @@ class _Counts:
     """Occurrences within one connection."""
 
     scan: dict[str, int] = field(default_factory=dict)
-    live: dict[str, tuple[float, int]] = field(default_factory=dict)  # key -> first heard, count
+    live: OrderedDict[str, tuple[float, int]] = field(default_factory=OrderedDict)  # key -> first heard, count
     latest: datetime | None = None  # in this scan
 
     def in_scan(self, key: str) -> int:
@@ -100,8 +104,8 @@ class _Counts:
         if count and now - first > LIVE_REPEAT_S:
             return 1
         self.live[key] = (first, count + 1)
-        if len(self.live) > LIVE_KEYS:
-            self.live = {k: v for k, v in self.live.items() if now - v[0] <= LIVE_REPEAT_S}
+        while len(self.live) > LIVE_KEYS and now - self.live[next(iter(self.live))][0] > LIVE_REPEAT_S:
+            self.live.popitem(last=False)
         return count + 1
 
     def take_back(self, key: str) -> None:
@@ -109,9 +113,10 @@ class _Counts:
         if key in self.scan:
             self.scan[key] -= 1
         elif key in self.live:
-            first, count = self.live.pop(key)
-            if count > 1:
-                self.live[key] = (first, count - 1)
+            first, count = self.live[key]
+            self.live[key] = (first, count - 1)
+            if count == 1:
+                del self.live[key]
 
     def end_scan(self) -> None:
         self.scan.clear()
@@ -144,14 +149,34 @@ def event_id(key: str, occurrence: int) -> str:
     return hashlib.blake2b(f"{occurrence}\0{key}".encode(), digest_size=16, person=b"edge-agent event").hexdigest()
 
 
+def both_passes(device_time: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The moments at which a clock in `zone` may show this reading; they differ where an hour happens twice."""
+    first, second = (_utc(device_time.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
+    return first, max(first, second)  # in the hour that is left out the second would be the earlier
+
+
+def _utc(moment: datetime) -> datetime:
+    """As UTC, and no nearer to the ends of the calendar than every zone can show."""
+    try:
+        return min(max(moment.astimezone(UTC), EARLIEST), LATEST)
+    except OverflowError:
+        return EARLIEST if moment.year == 1 else LATEST
+
+
 def occurred_at(device_time: datetime, zone: ZoneInfo, *, near: datetime | None, after: datetime | None) -> datetime:
     """A device's reading as UTC. `near` decides a reading that happens twice, else `after`, else the first."""
-    first, second = (device_time.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if second <= first:  # once, or in the hour that is left out
-        return first
+    first, second = both_passes(device_time, zone)
     if near is not None:
         return min(first, second, key=lambda moment: abs(moment - near))
-    return second if after is not None and after > first else first
+    # A predecessor that is later than both passes says nothing: the log went back.
+    return second if after is not None and first < after <= second + (second - first) else first
+
+
+def storable(event: Told) -> Told:
+    """With every text as UTF-8 can say it: JSON escapes can hold half a character, which no database takes."""
+    texts: dict[str, Any] = {name: getattr(event, name) for name in TEXTS if hasattr(event, name)}
+    clean: dict[str, Any] = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in texts.items()}
+    return event if clean == texts else replace(event, **clean)
 
 
 def recognised(roster: Roster, connection: sqlite3.Connection, event: Event) -> Event | None:
@@ -219,7 +244,7 @@ class Attendance:
         counts = _Counts()
 
         async def record(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
-            kept = [event for event in events if isinstance(event, Punch | DoorEvent)]
+            kept = [storable(event) for event in events if isinstance(event, Punch | DoorEvent)]
             if kept or cursor is not None:
                 await self._store(device, kept, cursor, counts)
             asking = [event for event in events if not isinstance(event, Punch | DoorEvent)]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_drivers.events import CardRead, DeviceEvent, DoorEvent, DoorEventKind, Origin, Punch, PunchState, VerifyMode
-from edge_agent.attendance import Attendance, Source, _Counts, key_of, occurred_at
+from edge_agent.attendance import Attendance, Source, _Counts, key_of, occurred_at, storable
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.outbox import Outbox, Stored
 from edge_agent.people.roster import Person, Roster
@@ -168,6 +168,18 @@ def test_what_was_heard_live_is_forgotten_again(clock: Clock) -> None:
     assert counts.heard_live("999", clock.ticks) == 2
 
 
+def test_a_flood_is_counted_without_going_through_what_was_heard_before(clock: Clock) -> None:
+    counts = _Counts()
+    heard = counts.live
+    for n in range(1000):
+        assert counts.heard_live(str(n), clock.ticks) == 1
+    assert counts.live is heard
+    assert len(heard) == 1000
+    clock.advance(3.0)
+    assert counts.heard_live("one more", clock.ticks) == 1
+    assert len(counts.live) == 64
+
+
 async def test_a_push_repeated_at_once_with_its_cursor_is_the_same(attendance: Attendance, database: Database) -> None:
     record = attendance.recorder("gate")
     for _ in range(2):
@@ -246,6 +258,40 @@ def test_after_a_full_reading_exactly_the_real_punches_are_there(
         return count
 
     assert asyncio.run(play()) == len(real)
+
+
+# Texts and dates that cannot be
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        punch(device_time=datetime(1, 1, 1)),  # noqa: DTZ001
+        punch(device_time=datetime(9999, 12, 31, 23, 59, 59)),  # noqa: DTZ001
+        punch("\ud800"),
+        punch("", card="\ud800"),
+        DoorEvent("S1", DoorEventKind.GRANTED, card="\ud800", device_time=LOCAL),
+        DoorEvent("\udfff", DoorEventKind.OTHER, reason="\ud800", device_time=LOCAL),
+    ],
+)
+async def test_what_no_database_and_no_calendar_can_hold_is_kept_like_its_neighbours(
+    attendance: Attendance, database: Database, told: Punch | DoorEvent
+) -> None:
+    attendance.configure([Source("gate", timezone="Asia/Shanghai"), Source("yard", timezone="America/New_York")])
+    for device in ("gate", "yard"):
+        before = len(await stored(database))
+        await attendance.recorder(device)([punch("1"), told, punch("2")], cursor=b"1")
+        found = await stored(database)
+        assert len(found) == before + (3 if device == "gate" else 0)
+    for one in found:
+        for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
+            one.event.occurred_at.astimezone(ZoneInfo(zone))
+
+
+def test_half_a_character_still_tells_two_cards_apart() -> None:
+    one, other = (DoorEvent("S1", DoorEventKind.GRANTED, card=card, device_time=LOCAL) for card in ("\ud800", "\ud801"))
+    assert key_of(storable(one)) != key_of(storable(other))
+    assert storable(punch("人员")) == punch("人员")
 
 
 # Who
