@@ -19,7 +19,7 @@ Key = tuple[object, ...]
 
 
 def key_of(punch: Punch) -> Key:
-    return punch.user_id, punch.device_time, punch.verify_code, punch.state_code
+    return punch.user_id, punch.device_time or punch.raw, punch.verify_code, punch.state_code
 
 
 class Heard:
