@@ -18,8 +18,9 @@ next scan has both. It cannot come out too high and invent a punch.
 
 Time. `device_time` stays as it was said; `occurred_at` is that reading in the device's configured zone, not
 corrected by the measured offset of its clock, which stands beside it. Where a reading happens twice (end of
-daylight saving) the one nearer to now is taken live, the one not before its predecessor in a log. The
-monotonic clock and the boot id are kept, because a wall clock can jump.
+daylight saving) the one nearer to now is taken live, the one not before its predecessor in a log, whose batches
+are one sequence as long as the connection lasts; what is known already keeps its moment and stands as the
+predecessor of what follows. The monotonic clock and the boot id are kept, because a wall clock can jump.
 
 Place. The device's configured site and position, its source said; no position when the enterprise
 switched geolocation off. Nothing is ever gathered from the person or their phone.
@@ -93,7 +94,7 @@ class _Counts:
 
     scan: dict[str, int] = field(default_factory=dict)
     live: OrderedDict[str, tuple[float, int]] = field(default_factory=OrderedDict)  # key -> first heard, count
-    latest: datetime | None = None  # in this scan
+    latest: datetime | None = None  # last told of a log, which goes on where the scan before it ended
 
     def in_scan(self, key: str) -> int:
         self.scan[key] = self.scan.get(key, 0) + 1
@@ -120,7 +121,6 @@ class _Counts:
 
     def end_scan(self) -> None:
         self.scan.clear()
-        self.latest = None
 
 
 def boot_id() -> str:
@@ -170,6 +170,23 @@ def occurred_at(device_time: datetime, zone: ZoneInfo, *, near: datetime | None,
         return min(first, second, key=lambda moment: abs(moment - near))
     # A predecessor that is later than both passes says nothing: the log went back.
     return second if after is not None and first < after <= second + (second - first) else first
+
+
+def _happens_twice(device_time: datetime, zone: ZoneInfo) -> bool:
+    first, second = both_passes(device_time, zone)
+    return first != second
+
+
+def _counted(event: Punch | DoorEvent, counts: _Counts, ticks: float, *, in_log: bool) -> tuple[str, int]:
+    """The event's id, and which of its equals it is."""
+    key = key_of(event)
+    if event.record_no is not None:
+        occurrence = 1
+    elif in_log or event.origin is not Origin.LIVE:
+        occurrence = counts.in_scan(key)
+    else:
+        occurrence = counts.heard_live(key, ticks)
+    return event_id(key, occurrence), occurrence
 
 
 def storable(event: Told) -> Told:
@@ -225,10 +242,15 @@ class Attendance:
         self.clocks[device] = ClockReading(offset, at)
         return self.clocks[device]
 
-    async def cursor(self, device: str) -> bytes | None:
-        """How far the device was read, for the driver's next connection."""
+    async def cursor(self, device: str, *, serial: str = "") -> bytes | None:
+        """How far the device was read, for the driver's next connection; None if that was another device.
+
+        Devices are told apart by `serial`, where both the caller and the cursor know one.
+        """
         row = await self._database.read(
-            lambda c: c.execute("SELECT position FROM cursors WHERE device = ?", (device,)).fetchone()
+            lambda c: c.execute(
+                "SELECT position FROM cursors WHERE device = ?1 AND (?2 = '' OR serial IN ('', ?2))", (device, serial)
+            ).fetchone()
         )
         return bytes(row[0]) if row else None
 
@@ -258,9 +280,9 @@ class Attendance:
     ) -> None:
         source = self._sources.get(device) or Source(device)
         now, ticks = self._clock(), self._monotonic()
-        prepared = [
-            (event, self._identified(source, event, counts, now, ticks, in_log=cursor is not None)) for event in events
-        ]
+        latest = counts.latest
+        told = [(event, *_counted(event, counts, ticks, in_log=cursor is not None)) for event in events]
+        prepared: list[tuple[Punch | DoorEvent, Event]] = []
         serial = events[-1].device_serial if events else source.serial
 
         def work(connection: sqlite3.Connection) -> int:
@@ -268,16 +290,22 @@ class Attendance:
             if cursor is not None:
                 connection.execute(
                     "INSERT INTO cursors VALUES (?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET"
-                    " serial = excluded.serial, position = excluded.position, updated_at = excluded.updated_at",
+                    " serial = COALESCE(NULLIF(excluded.serial, ''), serial),"
+                    " position = excluded.position, updated_at = excluded.updated_at",
                     (device, serial, cursor, utc_text(now)),
                 )
             return new
 
         try:
+            known = await self._moments_known(source, told)
+            for event, id_, occurrence in told:
+                moment = self._moment(source, event, counts, now, known.get(id_))
+                prepared.append((event, self._event(source, event, id_, occurrence, moment, now, ticks)))
             new = await self._database.write(work)
         except BaseException:
             for event in events:
                 counts.take_back(key_of(event))
+            counts.latest = latest
             raise
         finally:
             if cursor is not None:
@@ -285,41 +313,57 @@ class Attendance:
         self.received += len(events)
         self.stored += new
 
-    def _identified(
+    async def _moments_known(
+        self, source: Source, told: Sequence[tuple[Punch | DoorEvent, str, int]]
+    ) -> dict[str, datetime]:
+        """When those of a log occurred that are stored already, by id, where the reading alone does not say."""
+        zone = self._zone(source.timezone)
+        twice = [
+            id_
+            for event, id_, _ in told
+            if event.origin is not Origin.LIVE
+            and event.device_time is not None
+            and _happens_twice(event.device_time, zone)
+        ]
+        if not twice:
+            return {}
+
+        def work(connection: sqlite3.Connection) -> dict[str, datetime]:
+            question = "SELECT occurred_at FROM events WHERE id = ?"
+            rows = ((id_, connection.execute(question, (id_,)).fetchone()) for id_ in twice)
+            return {id_: datetime.fromisoformat(row[0]) for id_, row in rows if row}
+
+        return await self._database.read(work)
+
+    def _moment(
+        self, source: Source, event: Punch | DoorEvent, counts: _Counts, now: datetime, known: datetime | None
+    ) -> datetime:
+        if event.device_time is None:
+            return now
+        zone = self._zone(source.timezone)
+        if event.origin is not Origin.LIVE:
+            counts.latest = known or occurred_at(event.device_time, zone, near=None, after=counts.latest)
+            return counts.latest
+        moment = occurred_at(event.device_time, zone, near=now, after=None)
+        if source.name not in self.clocks:
+            self.clocks[source.name] = ClockReading(moment - now, now)
+        return moment
+
+    def _event(
         self,
         source: Source,
         event: Punch | DoorEvent,
-        counts: _Counts,
+        id_: str,
+        occurrence: int,
+        moment: datetime,
         now: datetime,
         ticks: float,
-        *,
-        in_log: bool,
     ) -> Event:
-        key = key_of(event)
-        live = event.origin is Origin.LIVE
-        if event.record_no is not None:
-            occurrence = 1
-        elif in_log or not live:
-            occurrence = counts.in_scan(key)
-        else:
-            occurrence = counts.heard_live(key, ticks)
-        moment = now
-        if event.device_time is not None:
-            moment = occurred_at(
-                event.device_time,
-                self._zone(source.timezone),
-                near=now if live else None,
-                after=None if live else counts.latest,
-            )
-            if live and event.device_time is not None and source.name not in self.clocks:
-                self.clocks[source.name] = ClockReading(moment - now, now)
-            if not live:
-                counts.latest = moment
         data = self._data(source, event, now, ticks) | {"occurrence": occurrence}
         kind = f"door.{event.kind}" if isinstance(event, DoorEvent) else "attendance.punch"
         if isinstance(event, Punch) and not source.attendance:
             kind = "access.punch"
-        return Event(event_id(key, occurrence), kind, moment, source.name, None, data)
+        return Event(id_, kind, moment, source.name, None, data)
 
     def _data(self, source: Source, event: Punch | DoorEvent, now: datetime, ticks: float) -> dict[str, Any]:
         data: dict[str, Any] = {

@@ -195,6 +195,17 @@ async def test_a_scan_told_in_pieces_counts_through_to_its_cursor(attendance: At
     assert len(await stored(database)) == 2
 
 
+async def test_a_cursor_is_not_given_to_another_device_of_the_same_name(attendance: Attendance) -> None:
+    await attendance.recorder("gate")([punch()], cursor=b"1")
+    assert await attendance.cursor("gate", serial="S1") == b"1"
+    assert await attendance.cursor("gate") == b"1"
+    assert await attendance.cursor("gate", serial="S2") is None
+    await attendance.recorder("gate")([], cursor=b"2")  # nothing told who: still the same device
+    assert await attendance.cursor("gate", serial="S2") is None
+    await attendance.recorder("gate")([punch(device_serial="S2")], cursor=b"3")
+    assert await attendance.cursor("gate", serial="S2") == b"3"
+
+
 async def test_record_numbers_decide_where_a_device_has_them(attendance: Attendance, database: Database) -> None:
     record = attendance.recorder("gate")
     await record([punch(record_no=1), punch(record_no=2), punch(record_no=1)])
@@ -357,6 +368,36 @@ FIRST, SECOND = datetime(2026, 11, 1, 5, 30, tzinfo=UTC), datetime(2026, 11, 1, 
 )
 def test_the_hour_that_happens_twice(near: datetime | None, after: datetime | None, expected: datetime) -> None:
     assert occurred_at(TWICE, NEW_YORK, near=near, after=after) == expected
+
+
+def test_a_predecessor_later_than_both_passes_decides_nothing() -> None:
+    assert occurred_at(TWICE, NEW_YORK, near=None, after=SECOND + timedelta(days=20)) == FIRST
+
+
+def in_november(hour: int, minute: int) -> Punch:
+    return punch(f"{hour}:{minute}", device_time=datetime(2026, 11, 1, hour, minute), origin=Origin.BACKLOG)  # noqa: DTZ001
+
+
+async def moments(database: Database) -> list[str]:
+    return [one.event.occurred_at.strftime("%H:%M") for one in await stored(database)]
+
+
+async def test_the_second_pass_is_known_across_the_batches_of_a_log(attendance: Attendance, database: Database) -> None:
+    attendance.configure([Source("gate", timezone="America/New_York")])
+    record = attendance.recorder("gate")
+    await record([in_november(1, 50), in_november(1, 15)], cursor=b"1")
+    await record([in_november(1, 16)], cursor=b"2")
+    assert await moments(database) == ["05:50", "06:15", "06:16"]
+
+
+async def test_a_log_told_again_goes_on_from_the_pass_that_is_known(attendance: Attendance, database: Database) -> None:
+    attendance.configure([Source("gate", timezone="America/New_York")])
+    record = attendance.recorder("gate")
+    await record([in_november(1, 10), in_november(1, 20)], cursor=b"1")
+    await record([in_november(1, 10), in_november(1, 20), in_november(1, 30), in_november(1, 15)], cursor=b"2")
+    assert await moments(database) == ["05:10", "05:20", "05:30", "06:15"]
+    await attendance.recorder("gate")([in_november(1, 15), in_november(1, 40)], cursor=b"3")
+    assert (await moments(database))[-1] == "06:40"
 
 
 def test_the_hour_that_is_left_out_still_gives_a_time() -> None:
