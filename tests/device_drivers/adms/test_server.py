@@ -251,6 +251,22 @@ async def test_replays_the_log_of_a_real_terminal() -> None:
     assert sum(isinstance(event, Punch) for event in record.events) == 6
 
 
+async def test_bodies_count_together_until_they_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device_drivers.adms.server.MAX_BODIES_TOGETHER", 2 * len(LINE))
+    server, record = AdmsServer(), Recorder(gate=asyncio.Event())
+    push, body = "/iclock/cdata?SN=A1&table=ATTLOG&Stamp=9999", LINE + LINE
+    async with running(server.terminal(config()), record), client(server) as http:
+        first = asyncio.create_task(http.post(push, content=body))
+        await record.entered.wait()
+        assert (await http.post(push, content=body)).status_code == 503
+        assert record.gate is not None
+        record.gate.set()
+        assert (await first).status_code == 200
+        record.fails = OSError("no store")
+        assert (await http.post(push, content=body)).status_code == 500
+    assert server._bytes_in_flight == 0
+
+
 async def test_a_body_past_the_cap_is_refused_unread() -> None:
     server = AdmsServer(max_body=1000)
     async with running(server.terminal(config()), Recorder()), client(server) as http:
