@@ -22,7 +22,7 @@ from device_drivers.adms.codes import (
     PUNCH_STATES,
     attlog_verify,
 )
-from device_drivers.adms.rows import Row, decode_text, lines, number, parse_row, parse_time
+from device_drivers.adms.rows import MAX_ROWS, Row, decode_text, lines, number, parse_row, parse_time
 from device_drivers.devices import DeviceTemplate, DeviceUser
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin, Punch, PunchState
 from device_drivers.zk_access import ACCESS_EVENTS, decode_seconds, verify_text
@@ -147,7 +147,7 @@ class PanelState:
 
 def rtstate(body: bytes, encoding: str = "") -> list[PanelState]:
     states = []
-    for line in lines(body):
+    for line in lines(body, most=MAX_ROWS):
         row = parse_row(line, encoding)
         if "alarm" not in row.fields and "sensor" not in row.fields:
             continue
@@ -266,7 +266,7 @@ def photos(body: bytes, *, serial: str, table: str, encoding: str = "") -> list[
         }
         return [PushedPhoto(serial, table, fields.get("pin", "")[:128], rest[:MAX_PHOTO])]
     found = []
-    for line in lines(body):
+    for line in lines(body, most=MAX_ROWS):
         row = parse_row(line, encoding)
         jpeg = _base64(row.get("content", "photo", "biophoto"), MAX_PHOTO)
         if jpeg:
@@ -295,7 +295,7 @@ def confirmations(body: bytes, encoding: str = "") -> list[Confirmation]:
             content = {key: value for key, value in pairs.items() if key not in {"id", "return", "cmd", "sn"}}
             found.append(Confirmation(command_id, number(pairs["return"], -1), pairs.get("cmd", ""), content))
 
-    for line in lines(body):
+    for line in lines(body, most=MAX_ROWS):
         text = decode_text(line, encoding)
         if text[:3].upper() == "ID=":
             finish()

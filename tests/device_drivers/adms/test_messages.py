@@ -304,7 +304,12 @@ def test_a_time_with_a_zone_is_not_a_device_time() -> None:
 
 def test_too_many_lines_are_refused_before_they_are_split() -> None:
     with pytest.raises(ProtocolError):
-        list(lines(b"\n" * 60_000))
+        messages.rtstate(b"\n" * 60_000)
+
+
+def test_lines_of_every_ending() -> None:
+    assert list(lines(b"a\r\n\n \nb\nc")) == [b"a", b"b", b"c"]
+    assert list(lines(b"")) == []
 
 
 @given(st.binary(max_size=400))
