@@ -9,6 +9,9 @@ way of hearing, so each way counts 1, 2, ... for the same punches and repeats fa
 * A device's log, read in order, is counted from 1 up to the call of `record` that carries a cursor, and
   anew after it. So a driver that reads a log without record numbers splits it, and starts its overlap, only
   where `device_time` changes: equal records are then told together, each time.
+* An upload of a push device is such a reading, so one sent again after a lost answer says the same, however it
+  is cut. Two equal punches in two uploads are one therefore, until the device tells its log again: a stamp that
+  differs proves nothing, for it also differs when the device adds newer records to what it repeats.
 * Live events (calls without a cursor) are counted within one connection, and only while they come within
   LIVE_REPEAT_S of the first: two real punches of one device second reach us about a second apart. Whatever
   repeats later is the device sending again, and is the same punch.
@@ -26,7 +29,8 @@ Place. The device's configured site and position, its source said; no position w
 switched geolocation off. Nothing is ever gathered from the person or their phone.
 
 Health (temperature, masks, moods) is not taken from any device: an event has no field for it, and reasons
-that speak of it are emptied and counted.
+that speak of it are emptied and counted. What a device said in a form nobody can read stays in `said`, unless
+it speaks of health.
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ from edge_agent.people.roster import Roster
 LIVE_REPEAT_S = 2.0
 LIVE_KEYS = 64  # remembered per connection even when older than LIVE_REPEAT_S
 MAX_TEXT = 200  # of any word a device gives us
-TEXTS = ("device_serial", "user_id", "card", "work_code", "reason")
+TEXTS = ("device_serial", "user_id", "card", "work_code", "reason", "said")
 EARLIEST, LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 # What a terminal matched itself is as live as the terminal vouches for; several factors may hold none of these.
 BIOMETRIC = frozenset({VerifyMode.FACE, VerifyMode.FINGER, VerifyMode.PALM, VerifyMode.VOICE, VerifyMode.IRIS})
@@ -382,6 +386,8 @@ class Attendance:
         if reading := self.clocks.get(source.name):
             data["clock_offset_s"] = round(reading.offset.total_seconds(), 3)
             data["clock_measured_at"] = utc_text(reading.measured_at)
+        if event.said and not HEALTH.search(event.said):
+            data["said"] = event.said[:MAX_TEXT]
         if source.site:
             data["site"] = source.site
         if source.location is not None:

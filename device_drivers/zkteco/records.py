@@ -86,6 +86,8 @@ class Attendance:
     def punch(self, serial: str, user_id: str, origin: Origin) -> Punch:
         """A date that does not exist goes along as `raw`: live event and stored record say it in other bytes."""
         device_time = self.device_time
+        year, month, day, hour, minute, second = self.said
+        said = "" if device_time else f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
         return Punch(
             device_serial=serial,
             user_id=user_id,
@@ -96,7 +98,8 @@ class Attendance:
             state_code=self.state_code,
             work_code=self.work_code,
             origin=origin,
-            raw=self.raw if device_time else b"%04d-%02d-%02d %02d:%02d:%02d" % self.said,
+            raw=said.encode() or self.raw,
+            said=said,
         )
 
 

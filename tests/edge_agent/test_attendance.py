@@ -17,6 +17,7 @@ from device_drivers.events import CardRead, DeviceEvent, DoorEvent, DoorEventKin
 from edge_agent.attendance import Attendance, Source, _Counts, key_of, occurred_at, storable
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.outbox import Outbox, Stored
+from edge_agent.delivery.payload import FIELDS, Recipient, cloud_event
 from edge_agent.people.roster import Person, Roster
 
 NOW = datetime(2026, 11, 23, 8, 0, 5, tzinfo=UTC)
@@ -269,6 +270,22 @@ def test_after_a_full_reading_exactly_the_real_punches_are_there(
         return count
 
     assert asyncio.run(play()) == len(real)
+
+
+# What cannot be read
+
+
+async def test_what_a_device_said_unreadably_is_kept_unless_it_speaks_of_health(
+    attendance: Attendance, database: Database
+) -> None:
+    unreadable = [
+        DoorEvent("S1", DoorEventKind.OTHER, raw=said.encode(), said=said) for said in ("17,20-11-2026", "17,体温 37.9")
+    ]
+    await attendance.recorder("gate")([punch(device_time=None, raw=b"1", said="31-02-2026"), *unreadable, punch()])
+    found = await stored(database)
+    assert [one.event.data.get("said") for one in found] == ["31-02-2026", "17,20-11-2026", None, None]
+    everything = cloud_event(found[1], Recipient("hq", frozenset(FIELDS)), gateway="g", tenant="t")
+    assert "said" not in everything["data"]
 
 
 # Texts and dates that cannot be

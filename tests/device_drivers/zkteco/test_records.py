@@ -55,7 +55,7 @@ def test_a_date_that_does_not_exist_is_told_alike_by_record_and_live_event() -> 
     stored = RecordLayout(40).decode(record)
     said = [item.punch("S1", item.user_id, Origin.LIVE) for item in (stored, live)]
     assert said[0] == said[1]
-    assert (said[0].device_time, said[0].raw) == (None, b"2026-02-31 08:00:05")
+    assert (said[0].device_time, said[0].raw, said[0].said) == (None, b"2026-02-31 08:00:05", "2026-02-31 08:00:05")
     assert stored.raw == record
 
 
