@@ -1,7 +1,9 @@
 """What devices say, in one vocabulary for every vendor. Frozen values, no behaviour beyond naming.
 
 A device's clock reading stays `device_time`: naive, exactly as it was said. Raw codes are kept beside
-their names, so an unknown code becomes OTHER and nothing is lost.
+their names, so an unknown code becomes OTHER and nothing is lost. What could not be read into fields goes along as
+`said`, in the device's words, for a person to read: the driver leaves out whatever may be a card number, a template
+or anything of health. `raw` tells unreadable happenings apart and is never kept.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ class Punch:
     card: str = field(default="", repr=False)
     origin: Origin = Origin.LIVE
     raw: bytes = field(default=b"", repr=False)
+    said: str = field(default="", repr=False)  # see the module
 
 
 class DoorEventKind(StrEnum):
@@ -109,6 +112,7 @@ class DoorEvent:
     verify_mode: VerifyMode = VerifyMode.OTHER
     origin: Origin = Origin.LIVE
     raw: bytes = field(default=b"", repr=False)
+    said: str = field(default="", repr=False)  # see the module
 
 
 @dataclass(frozen=True, slots=True)

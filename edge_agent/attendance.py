@@ -9,6 +9,9 @@ way of hearing, so each way counts 1, 2, ... for the same punches and repeats fa
 * A device's log, read in order, is counted from 1 up to the call of `record` that carries a cursor, and
   anew after it. So a driver that reads a log without record numbers splits it, and starts its overlap, only
   where `device_time` changes: equal records are then told together, each time.
+* An upload of a push device is such a reading, so one sent again after a lost answer says the same, however it
+  is cut. Two equal punches in two uploads are one therefore, until the device tells its log again: a stamp that
+  differs proves nothing, for it also differs when the device adds newer records to what it repeats.
 * Live events (calls without a cursor) are counted within one connection, and only while they come within
   LIVE_REPEAT_S of the first: two real punches of one device second reach us about a second apart. Whatever
   repeats later is the device sending again, and is the same punch.
@@ -18,14 +21,16 @@ next scan has both. It cannot come out too high and invent a punch.
 
 Time. `device_time` stays as it was said; `occurred_at` is that reading in the device's configured zone, not
 corrected by the measured offset of its clock, which stands beside it. Where a reading happens twice (end of
-daylight saving) the one nearer to now is taken live, the one not before its predecessor in a log. The
-monotonic clock and the boot id are kept, because a wall clock can jump.
+daylight saving) the one nearer to now is taken live, the one not before its predecessor in a log, whose batches
+are one sequence as long as the connection lasts; what is known already keeps its moment and stands as the
+predecessor of what follows. The monotonic clock and the boot id are kept, because a wall clock can jump.
 
 Place. The device's configured site and position, its source said; no position when the enterprise
 switched geolocation off. Nothing is ever gathered from the person or their phone.
 
 Health (temperature, masks, moods) is not taken from any device: an event has no field for it, and reasons
-that speak of it are emptied and counted.
+that speak of it are emptied and counted. What a device said in a form nobody can read stays in `said`, unless
+it speaks of health.
 """
 
 from __future__ import annotations
@@ -37,11 +42,12 @@ import re
 import sqlite3
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from device_drivers.devices import Record
@@ -52,14 +58,17 @@ from edge_agent.matching.outcomes import PadState
 from edge_agent.people.roster import Roster
 
 LIVE_REPEAT_S = 2.0
-LIVE_KEYS = 64  # remembered per connection before those older than LIVE_REPEAT_S are dropped
+LIVE_KEYS = 64  # remembered per connection even when older than LIVE_REPEAT_S
 MAX_TEXT = 200  # of any word a device gives us
+TEXTS = ("device_serial", "user_id", "card", "work_code", "reason", "said")
+EARLIEST, LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 # What a terminal matched itself is as live as the terminal vouches for; several factors may hold none of these.
 BIOMETRIC = frozenset({VerifyMode.FACE, VerifyMode.FINGER, VerifyMode.PALM, VerifyMode.VOICE, VerifyMode.IRIS})
 HEALTH = re.compile(r"temperatur|fever|\bmasks?\b|emotion|heart|blood|体温|发热|口罩|情绪|心率|血", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
+Told = TypeVar("Told", bound=Punch | DoorEvent)
 Other = Callable[[Sequence[DeviceEvent]], Awaitable[None]]
 
 
@@ -88,8 +97,8 @@ class _Counts:
     """Occurrences within one connection."""
 
     scan: dict[str, int] = field(default_factory=dict)
-    live: dict[str, tuple[float, int]] = field(default_factory=dict)  # key -> first heard, count
-    latest: datetime | None = None  # in this scan
+    live: OrderedDict[str, tuple[float, int]] = field(default_factory=OrderedDict)  # key -> first heard, count
+    latest: datetime | None = None  # last told of a log, which goes on where the scan before it ended
 
     def in_scan(self, key: str) -> int:
         self.scan[key] = self.scan.get(key, 0) + 1
@@ -100,8 +109,8 @@ class _Counts:
         if count and now - first > LIVE_REPEAT_S:
             return 1
         self.live[key] = (first, count + 1)
-        if len(self.live) > LIVE_KEYS:
-            self.live = {k: v for k, v in self.live.items() if now - v[0] <= LIVE_REPEAT_S}
+        while len(self.live) > LIVE_KEYS and now - self.live[next(iter(self.live))][0] > LIVE_REPEAT_S:
+            self.live.popitem(last=False)
         return count + 1
 
     def take_back(self, key: str) -> None:
@@ -109,13 +118,13 @@ class _Counts:
         if key in self.scan:
             self.scan[key] -= 1
         elif key in self.live:
-            first, count = self.live.pop(key)
-            if count > 1:
-                self.live[key] = (first, count - 1)
+            first, count = self.live[key]
+            self.live[key] = (first, count - 1)
+            if count == 1:
+                del self.live[key]
 
     def end_scan(self) -> None:
         self.scan.clear()
-        self.latest = None
 
 
 def boot_id() -> str:
@@ -144,14 +153,51 @@ def event_id(key: str, occurrence: int) -> str:
     return hashlib.blake2b(f"{occurrence}\0{key}".encode(), digest_size=16, person=b"edge-agent event").hexdigest()
 
 
+def both_passes(device_time: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The moments at which a clock in `zone` may show this reading; they differ where an hour happens twice."""
+    first, second = (_utc(device_time.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
+    return first, max(first, second)  # in the hour that is left out the second would be the earlier
+
+
+def _utc(moment: datetime) -> datetime:
+    """As UTC, and no nearer to the ends of the calendar than every zone can show."""
+    try:
+        return min(max(moment.astimezone(UTC), EARLIEST), LATEST)
+    except OverflowError:
+        return EARLIEST if moment.year == 1 else LATEST
+
+
 def occurred_at(device_time: datetime, zone: ZoneInfo, *, near: datetime | None, after: datetime | None) -> datetime:
     """A device's reading as UTC. `near` decides a reading that happens twice, else `after`, else the first."""
-    first, second = (device_time.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if second <= first:  # once, or in the hour that is left out
-        return first
+    first, second = both_passes(device_time, zone)
     if near is not None:
         return min(first, second, key=lambda moment: abs(moment - near))
-    return second if after is not None and after > first else first
+    # A predecessor that is later than both passes says nothing: the log went back.
+    return second if after is not None and first < after <= second + (second - first) else first
+
+
+def _happens_twice(device_time: datetime, zone: ZoneInfo) -> bool:
+    first, second = both_passes(device_time, zone)
+    return first != second
+
+
+def _counted(event: Punch | DoorEvent, counts: _Counts, ticks: float, *, in_log: bool) -> tuple[str, int]:
+    """The event's id, and which of its equals it is."""
+    key = key_of(event)
+    if event.record_no is not None:
+        occurrence = 1
+    elif in_log or event.origin is not Origin.LIVE:
+        occurrence = counts.in_scan(key)
+    else:
+        occurrence = counts.heard_live(key, ticks)
+    return event_id(key, occurrence), occurrence
+
+
+def storable(event: Told) -> Told:
+    """With every text as UTF-8 can say it: JSON escapes can hold half a character, which no database takes."""
+    texts: dict[str, Any] = {name: getattr(event, name) for name in TEXTS if hasattr(event, name)}
+    clean: dict[str, Any] = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in texts.items()}
+    return event if clean == texts else replace(event, **clean)
 
 
 def recognised(roster: Roster, connection: sqlite3.Connection, event: Event) -> Event | None:
@@ -204,10 +250,15 @@ class Attendance:
         self.clocks[device] = ClockReading(offset, at)
         return self.clocks[device]
 
-    async def cursor(self, device: str) -> bytes | None:
-        """How far the device was read, for the driver's next connection."""
+    async def cursor(self, device: str, *, serial: str = "") -> bytes | None:
+        """How far the device was read, for the driver's next connection; None if that was another device.
+
+        Devices are told apart by `serial`, where both the caller and the cursor know one.
+        """
         row = await self._database.read(
-            lambda c: c.execute("SELECT position FROM cursors WHERE device = ?", (device,)).fetchone()
+            lambda c: c.execute(
+                "SELECT position FROM cursors WHERE device = ?1 AND (?2 = '' OR serial IN ('', ?2))", (device, serial)
+            ).fetchone()
         )
         return bytes(row[0]) if row else None
 
@@ -223,7 +274,7 @@ class Attendance:
         counts = _Counts()
 
         async def record(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
-            kept = [event for event in events if isinstance(event, Punch | DoorEvent)]
+            kept = [storable(event) for event in events if isinstance(event, Punch | DoorEvent)]
             if kept or cursor is not None:
                 await self._store(device, kept, cursor, counts)
             asking = [event for event in events if not isinstance(event, Punch | DoorEvent)]
@@ -237,9 +288,9 @@ class Attendance:
     ) -> None:
         source = self._sources.get(device) or Source(device)
         now, ticks = self._clock(), self._monotonic()
-        prepared = [
-            (event, self._identified(source, event, counts, now, ticks, in_log=cursor is not None)) for event in events
-        ]
+        latest = counts.latest
+        told = [(event, *_counted(event, counts, ticks, in_log=cursor is not None)) for event in events]
+        prepared: list[tuple[Punch | DoorEvent, Event]] = []
         serial = events[-1].device_serial if events else source.serial
 
         def work(connection: sqlite3.Connection) -> int:
@@ -247,16 +298,22 @@ class Attendance:
             if cursor is not None:
                 connection.execute(
                     "INSERT INTO cursors VALUES (?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET"
-                    " serial = excluded.serial, position = excluded.position, updated_at = excluded.updated_at",
+                    " serial = COALESCE(NULLIF(excluded.serial, ''), serial),"
+                    " position = excluded.position, updated_at = excluded.updated_at",
                     (device, serial, cursor, utc_text(now)),
                 )
             return new
 
         try:
+            known = await self._moments_known(source, told)
+            for event, id_, occurrence in told:
+                moment = self._moment(source, event, counts, now, known.get(id_))
+                prepared.append((event, self._event(source, event, id_, occurrence, moment, now, ticks)))
             new = await self._database.write(work)
         except BaseException:
             for event in events:
                 counts.take_back(key_of(event))
+            counts.latest = latest
             raise
         finally:
             if cursor is not None:
@@ -264,41 +321,57 @@ class Attendance:
         self.received += len(events)
         self.stored += new
 
-    def _identified(
+    async def _moments_known(
+        self, source: Source, told: Sequence[tuple[Punch | DoorEvent, str, int]]
+    ) -> dict[str, datetime]:
+        """When those of a log occurred that are stored already, by id, where the reading alone does not say."""
+        zone = self._zone(source.timezone)
+        twice = [
+            id_
+            for event, id_, _ in told
+            if event.origin is not Origin.LIVE
+            and event.device_time is not None
+            and _happens_twice(event.device_time, zone)
+        ]
+        if not twice:
+            return {}
+
+        def work(connection: sqlite3.Connection) -> dict[str, datetime]:
+            question = "SELECT occurred_at FROM events WHERE id = ?"
+            rows = ((id_, connection.execute(question, (id_,)).fetchone()) for id_ in twice)
+            return {id_: datetime.fromisoformat(row[0]) for id_, row in rows if row}
+
+        return await self._database.read(work)
+
+    def _moment(
+        self, source: Source, event: Punch | DoorEvent, counts: _Counts, now: datetime, known: datetime | None
+    ) -> datetime:
+        if event.device_time is None:
+            return now
+        zone = self._zone(source.timezone)
+        if event.origin is not Origin.LIVE:
+            counts.latest = known or occurred_at(event.device_time, zone, near=None, after=counts.latest)
+            return counts.latest
+        moment = occurred_at(event.device_time, zone, near=now, after=None)
+        if source.name not in self.clocks:
+            self.clocks[source.name] = ClockReading(moment - now, now)
+        return moment
+
+    def _event(
         self,
         source: Source,
         event: Punch | DoorEvent,
-        counts: _Counts,
+        id_: str,
+        occurrence: int,
+        moment: datetime,
         now: datetime,
         ticks: float,
-        *,
-        in_log: bool,
     ) -> Event:
-        key = key_of(event)
-        live = event.origin is Origin.LIVE
-        if event.record_no is not None:
-            occurrence = 1
-        elif in_log or not live:
-            occurrence = counts.in_scan(key)
-        else:
-            occurrence = counts.heard_live(key, ticks)
-        moment = now
-        if event.device_time is not None:
-            moment = occurred_at(
-                event.device_time,
-                self._zone(source.timezone),
-                near=now if live else None,
-                after=None if live else counts.latest,
-            )
-            if live and event.device_time is not None and source.name not in self.clocks:
-                self.clocks[source.name] = ClockReading(moment - now, now)
-            if not live:
-                counts.latest = moment
         data = self._data(source, event, now, ticks) | {"occurrence": occurrence}
         kind = f"door.{event.kind}" if isinstance(event, DoorEvent) else "attendance.punch"
         if isinstance(event, Punch) and not source.attendance:
             kind = "access.punch"
-        return Event(event_id(key, occurrence), kind, moment, source.name, None, data)
+        return Event(id_, kind, moment, source.name, None, data)
 
     def _data(self, source: Source, event: Punch | DoorEvent, now: datetime, ticks: float) -> dict[str, Any]:
         data: dict[str, Any] = {
@@ -317,6 +390,8 @@ class Attendance:
         if reading := self.clocks.get(source.name):
             data["clock_offset_s"] = round(reading.offset.total_seconds(), 3)
             data["clock_measured_at"] = utc_text(reading.measured_at)
+        if event.said and not HEALTH.search(event.said):
+            data["said"] = event.said[:MAX_TEXT]
         if source.site:
             data["site"] = source.site
         if source.location is not None:

@@ -99,6 +99,7 @@ class DeviceLink:
         self._changed = asyncio.Condition()
         self._collections: list[Collection] = []
         self._restored = False
+        self._overdue_at: dict[int, float] = {}  # by the loop's time: a wall clock set back gives no command more time
         self._heard = asyncio.Event()
 
     @property
@@ -166,6 +167,7 @@ class DeviceLink:
             overtaken = self.session.commands.add(command)
         except ValueError as exc:
             raise LinkError(f"{self.serial}: {exc}") from exc
+        self._overdue_at[command.command_id] = asyncio.get_running_loop().time() + deadline_s
         await self._journal.save(self.serial, command)
         await self._announce(overtaken)
         return command
@@ -180,8 +182,10 @@ class DeviceLink:
                 if command.state in SETTLED:
                     return command
                 left = (command.deadline - self.clock()).total_seconds()
+                if command_id in self._overdue_at:
+                    left = min(left, self._overdue_at[command_id] - asyncio.get_running_loop().time())
                 if left <= 0:
-                    await self._note(self.session.commands.expire(self.clock()))
+                    await self._note(self._expire())
                     continue
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left + 0.01):
@@ -241,10 +245,15 @@ class DeviceLink:
 
     async def next_commands(self) -> bytes:
         now = self.clock()
-        expired = self.session.commands.expire(now)
+        expired = self._expire()
         body, sent = self.session.commands.due(now, self.session.wire_encoding)
         await self._announce([*expired, *sent])
         return body
+
+    def _expire(self) -> list[QueuedCommand]:
+        ticks = asyncio.get_running_loop().time()
+        overdue = {command_id for command_id, at in self._overdue_at.items() if at <= ticks}
+        return self.session.commands.expire(self.clock(), overdue=overdue)
 
     async def confirmed(self, confirmations: Sequence[Confirmation]) -> None:
         changed: list[QueuedCommand] = []
@@ -264,6 +273,8 @@ class DeviceLink:
 
     async def _note(self, changed: Sequence[QueuedCommand]) -> None:
         for command in changed:
+            if command.state in SETTLED:
+                self._overdue_at.pop(command.command_id, None)
             await self._journal.save(self.serial, command)
         self._changed.notify_all()
 

@@ -1,8 +1,8 @@
 """Push bodies -> punches, door events, users, templates, photos and confirmations.
 
 Source: Attendance PUSH 2.4 (ATTLOG, OPERLOG, BIODATA, ATTPHOTO, BIOPHOTO), Security PUSH 4.8 (rtlog, rtstate,
-tabledata, devicecmd). A line nobody can read becomes an event of kind OTHER with its raw bytes: it is shown, not
-lost, and it does not stop its neighbours.
+tabledata, devicecmd). A line nobody can read becomes an event of kind OTHER with the head of what it said: it is
+shown, not lost, and it does not stop its neighbours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from device_drivers.adms.codes import (
     PUNCH_STATES,
     attlog_verify,
 )
-from device_drivers.adms.rows import Row, decode_text, lines, number, parse_row, parse_time
+from device_drivers.adms.rows import MAX_ROWS, Row, decode_text, lines, number, parse_row, parse_time
 from device_drivers.devices import DeviceTemplate, DeviceUser
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin, Punch, PunchState
 from device_drivers.zk_access import ACCESS_EVENTS, decode_seconds, verify_text
@@ -30,6 +30,8 @@ from device_drivers.zk_access import ACCESS_EVENTS, decode_seconds, verify_text
 MAX_TEMPLATE = 512 * 1024
 MAX_PHOTO = 2 * 1024 * 1024
 MAX_CONFIRMATIONS = 1000
+SAID_VALUES = 4  # user, time, state, verification; of an operation: code, user, time, object
+SEPARATOR = re.compile(rb"([\t,;])")
 LONG_WORD = re.compile(rb"[^\t\r\n ,;=]{65,}")
 
 OriginOf = Callable[[datetime | None], Origin]
@@ -39,12 +41,17 @@ def always_live(_: datetime | None) -> Origin:
     return Origin.LIVE
 
 
-def unreadable(serial: str, table: str, raw: bytes) -> DoorEvent:
+def unreadable(serial: str, table: str, raw: bytes, *, said: str = "") -> DoorEvent:
     """What a line becomes when it breaks its own format: kept, named, and harmless.
 
     Firmware has tables we do not know, also of templates and pictures: nothing long enough to be one is kept.
     """
-    return DoorEvent(serial, DoorEventKind.OTHER, reason=f"unreadable {table} line", raw=_shortened(raw))
+    return DoorEvent(serial, DoorEventKind.OTHER, reason=f"unreadable {table} line", raw=_shortened(raw), said=said)
+
+
+def _said(line: bytes, encoding: str) -> str:
+    """The head of a line of values, for a person to read. Behind it terminals put masks and temperatures."""
+    return decode_text(b"".join(SEPARATOR.split(_shortened(line))[: 2 * SAID_VALUES - 1]), encoding)
 
 
 def _shortened(raw: bytes) -> bytes:
@@ -61,7 +68,7 @@ def attlog(body: bytes, *, serial: str, encoding: str = "", origin: OriginOf = a
         values = decode_text(line, encoding).split("\t", 15)
         pin = values[0].strip()
         if not pin or len(pin) > 64 or len(values) < 2:
-            events.append(unreadable(serial, "ATTLOG", line))
+            events.append(unreadable(serial, "ATTLOG", line, said=_said(line, encoding)))
             continue
         time = parse_time(values[1].strip())
         state = number(values[2]) if len(values) > 2 else 0
@@ -79,6 +86,7 @@ def attlog(body: bytes, *, serial: str, encoding: str = "", origin: OriginOf = a
                 work_code="" if work_code == "0" else work_code[:64],
                 origin=origin(time),
                 raw=line[:4096],
+                said="" if time else values[1].strip()[:64],
             )
         )
     return events
@@ -106,6 +114,7 @@ def _access_event(row: Row, serial: str, origin: OriginOf, punches: bool) -> Dev
     code = row.int("event", "eventtype", default=-1)
     time = decode_seconds(row.int("time_second", default=-1)) if "time_second" in row.fields else None
     time = time or parse_time(row.get("time"))
+    said = "" if time else (row.get("time") or row.get("time_second"))[:64]
     pin = row.get("pin")
     pin = "" if pin == "0" else pin[:64]
     card = row.get("cardno")
@@ -120,12 +129,12 @@ def _access_event(row: Row, serial: str, origin: OriginOf, punches: bool) -> Dev
     if punches and kind is DoorEventKind.GRANTED and pin:
         return Punch(
             serial, pin, time, verify_mode=mode, state=direction, verify_code=verify_code, state_code=code,
-            record_no=record_no, card=card, origin=origin(time), raw=row.raw[:4096],
+            record_no=record_no, card=card, origin=origin(time), raw=row.raw[:4096], said=said,
         )  # fmt: skip
     door = row.int("eventaddr", "doorid", default=0)
     return DoorEvent(
         serial, kind, door=door or None, user_id=pin, card=card, device_time=time, record_no=record_no,
-        reason_code=code, direction=direction, verify_mode=mode, origin=origin(time), raw=row.raw[:4096],
+        reason_code=code, direction=direction, verify_mode=mode, origin=origin(time), raw=row.raw[:4096], said=said,
     )  # fmt: skip
 
 
@@ -147,7 +156,7 @@ class PanelState:
 
 def rtstate(body: bytes, encoding: str = "") -> list[PanelState]:
     states = []
-    for line in lines(body):
+    for line in lines(body, most=MAX_ROWS):
         row = parse_row(line, encoding)
         if "alarm" not in row.fields and "sensor" not in row.fields:
             continue
@@ -169,7 +178,7 @@ def operation(row_line: bytes, *, serial: str, encoding: str = "", origin: Origi
     values = decode_text(row_line, encoding)[len("OPLOG") :].lstrip(" \t").split("\t", 15)
     at = next((i for i, value in enumerate(values) if parse_time(value.strip())), None)
     if at is None:
-        return unreadable(serial, "OPLOG", row_line)
+        return unreadable(serial, "OPLOG", row_line, said=_said(row_line, encoding))
     time = parse_time(values[at].strip())
     code = number(values[0], -1) if at > 0 else -1
     target = number(values[at + 1]) if at + 1 < len(values) else 0
@@ -266,7 +275,7 @@ def photos(body: bytes, *, serial: str, table: str, encoding: str = "") -> list[
         }
         return [PushedPhoto(serial, table, fields.get("pin", "")[:128], rest[:MAX_PHOTO])]
     found = []
-    for line in lines(body):
+    for line in lines(body, most=MAX_ROWS):
         row = parse_row(line, encoding)
         jpeg = _base64(row.get("content", "photo", "biophoto"), MAX_PHOTO)
         if jpeg:
@@ -295,7 +304,7 @@ def confirmations(body: bytes, encoding: str = "") -> list[Confirmation]:
             content = {key: value for key, value in pairs.items() if key not in {"id", "return", "cmd", "sn"}}
             found.append(Confirmation(command_id, number(pairs["return"], -1), pairs.get("cmd", ""), content))
 
-    for line in lines(body):
+    for line in lines(body, most=MAX_ROWS):
         text = decode_text(line, encoding)
         if text[:3].upper() == "ID=":
             finish()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -139,9 +140,11 @@ class CommandQueue:
             )
         ]
 
-    def expire(self, now: datetime) -> list[QueuedCommand]:
-        """Past its deadline a command that never left has failed; one that left is unknown."""
-        late = [command for command in self._waiting.values() if now >= command.deadline]
+    def expire(self, now: datetime, *, overdue: Collection[int] = ()) -> list[QueuedCommand]:
+        """Past its deadline, or `overdue`, a command that never left has failed; one that left is unknown."""
+        late = [
+            command for command in self._waiting.values() if now >= command.deadline or command.command_id in overdue
+        ]
         return [
             self._settle(command, CommandState.FAILED, reason="the device did not call before the deadline")
             if command.state is CommandState.QUEUED

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from device_drivers.errors import ProtocolError
 
-MAX_ROWS = 50_000
+MAX_ROWS = 50_000  # of what is parsed in one go; logs have as many as fit their body
 MAX_LINE = 3 * 1024 * 1024  # a photo in base64 is one line
 MAX_FIELDS = 128
 TIME_LEN = 19  # 2026-06-19 08:00:00
@@ -29,12 +29,16 @@ def decode_text(data: bytes, encoding: str = "") -> str:
     return data.decode(encoding or "utf-8", "backslashreplace")
 
 
-def lines(body: bytes) -> Iterator[bytes]:
-    """Lines with something on them. Raises ProtocolError past MAX_ROWS or MAX_LINE."""
-    if body.count(b"\n") > MAX_ROWS:
-        raise ProtocolError(f"more than {MAX_ROWS} lines in one push")
-    for line in body.split(b"\n"):
-        line = line.rstrip(b"\r\0 ")
+def lines(body: bytes, *, most: int | None = None) -> Iterator[bytes]:
+    """Lines with something on them, one by one. Raises ProtocolError past `most` or MAX_LINE."""
+    if most is not None and body.count(b"\n") > most:
+        raise ProtocolError(f"more than {most} lines in one push")
+    start = 0
+    while start < len(body):
+        end = body.find(b"\n", start)
+        end = len(body) if end < 0 else end
+        line = body[start:end].rstrip(b"\r\0 ")
+        start = end + 1
         if len(line) > MAX_LINE:
             raise ProtocolError(f"a line of {len(line)} bytes")
         if line.strip():

@@ -135,6 +135,12 @@ class AdmsServer:
             raise _Refused(404, "no such service")
         body = await self._body(scope, receive) if scope["method"] == "POST" else b""
         try:
+            return await self._served(link, service, query, body)
+        finally:
+            self._bytes_in_flight -= len(body)
+
+    async def _served(self, link: DeviceLink, service: str, query: dict[str, str], body: bytes) -> Reply:
+        try:
             return 200, await self._serve(link, service, query, body)
         except ProtocolError as exc:
             log.warning("adms_unreadable", extra={"serial": link.serial, "service": service, "why": str(exc)})
@@ -163,11 +169,11 @@ class AdmsServer:
         raise _Refused(400, "no serial number")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """At most `max_body`, within the deadline; all bodies being read share one budget."""
+        """At most `max_body`, within the deadline; all bodies share one budget, this one until it is served."""
         stated = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not stated.isdigit() or int(stated) > self._max_body:
             raise _Refused(413, "body too large")
-        chunks = bytearray()
+        chunks, whole = bytearray(), False
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 while True:
@@ -182,11 +188,13 @@ class AdmsServer:
                     self._bytes_in_flight += len(chunk)
                     chunks += chunk
                     if not message.get("more_body", False):
+                        whole = True
                         return bytes(chunks)
         except TimeoutError:
             raise _Refused(408, "body too slow") from None
         finally:
-            self._bytes_in_flight -= len(chunks)
+            if not whole:
+                self._bytes_in_flight -= len(chunks)
 
     async def _serve(self, link: DeviceLink, service: str, query: dict[str, str], body: bytes) -> bytes:
         session = link.session

@@ -1,8 +1,16 @@
-"""What a device uploads, table by table: parsed, recorded, then acknowledged in that table's own words."""
+"""What a device uploads, table by table: parsed, recorded, then acknowledged in that table's own words.
+
+A body may hold a whole log, of as many lines as fit in it. It is parsed and recorded some lines at a time, so that
+others get their turn in between, and split only where the time changes, so that equal punches are told together.
+The stamps move with the last part alone: until then the device would send everything again.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
 
 from device_drivers.adms import messages
 from device_drivers.adms.commands import Dialect
@@ -14,6 +22,10 @@ from device_drivers.events import DeviceEvent
 PHOTO_TABLES = frozenset({"attphoto", "biophoto", "userpic"})
 TEMPLATE_TABLES = frozenset({"biodata", "fp", "fingertmp", "templatev10", "face"})
 USER_TABLES = frozenset({"user", "userinfo"})
+PART = 1000  # lines parsed and recorded in one go
+MAX_PART = 8 * PART  # grows while all of them say the same moment: a clock that stands still
+
+Item = TypeVar("Item")
 
 
 async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes:
@@ -22,7 +34,7 @@ async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes
     table = query.get("table", "").lower()
     kind = query.get("type", "").lower()
     if kind == "biodata":  # the answer to ENROLL_BIO
-        count = await _templates(link, "biodata", _rows(link, body))
+        count = await _templates(link, "biodata", await _rows(link, body))
         return f"OK: {count}".encode()
     if table == "tabledata":
         return await _tabledata(link, query, body)
@@ -31,7 +43,7 @@ async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes
         return b"OK"
     if table == "rtlog":
         session.dialect = Dialect.SECURITY
-        await link.record(_access(link, body, link.clock()), cursor=session.cursor_after())
+        await _record(link, _access(link, body), cursor=session.cursor_after())
         return b"OK"
     if table == "rtstate":
         session.dialect = Dialect.SECURITY
@@ -40,22 +52,16 @@ async def receive(link: DeviceLink, query: dict[str, str], body: bytes) -> bytes
     stamp = next((value for key, value in query.items() if key.lower().endswith("stamp")), "")
     name = table.upper()
     if table == "attlog":
-        events = messages.attlog(
-            body, serial=link.serial, encoding=session.encoding, origin=session.origin(link.clock())
-        )
-        await link.record(events, cursor=session.cursor_after(name, stamp))
-        count = len(events)
+        count = await _record(link, _punches(link, body), cursor=session.cursor_after(name, stamp))
     elif table in {"operlog", *USER_TABLES}:
         count = await _operlog(link, body, cursor=session.cursor_after(name, stamp))
     elif table in TEMPLATE_TABLES:
-        count = await _templates(link, table, _rows(link, body))
+        count = await _templates(link, table, await _rows(link, body))
     elif table in PHOTO_TABLES:
         count = await _photos(link, table, body)
     else:
         link.counters["unknown_tables"] += 1
-        unknown = [messages.unreadable(link.serial, table[:32], line) for line in lines(body)]
-        await link.record(unknown, cursor=link.session.cursor_after())
-        count = len(unknown)
+        count = await _record(link, _unknown(link, table[:32], body), cursor=session.cursor_after())
     session.keep(name, stamp)
     return f"OK: {count}".encode()
 
@@ -71,12 +77,57 @@ async def receive_query(link: DeviceLink, query: dict[str, str], body: bytes) ->
     return answer
 
 
-def _rows(link: DeviceLink, body: bytes) -> list[Row]:
-    return [parse_row(line, link.session.encoding) for line in lines(body)]
+def _parts(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while part := list(islice(rest, PART)):
+        yield part
 
 
-def _access(link: DeviceLink, body: bytes, now: datetime) -> list[DeviceEvent]:
-    return messages.rtlog(body, serial=link.serial, encoding=link.session.encoding, origin=link.session.origin(now))
+async def _record(link: DeviceLink, parts: Iterable[list[DeviceEvent]], *, cursor: bytes) -> int:
+    """Record a log of which `parts` are parsed as they are asked for; how many events it had."""
+    count = 0
+    waiting: list[DeviceEvent] = []
+    for part in parts:
+        cut = len(waiting) if len(waiting) >= MAX_PART else _last_change(waiting)
+        if cut:
+            await link.record(waiting[:cut], cursor=link.session.cursor_after())
+            del waiting[:cut]
+        waiting += part
+        count += len(part)
+        await asyncio.sleep(0)
+    await link.record(waiting, cursor=cursor)
+    return count
+
+
+def _last_change(events: list[DeviceEvent]) -> int:
+    """Index of the last event whose time differs from its predecessor's; 0 if none does."""
+    times = [getattr(event, "device_time", None) for event in events]
+    return next((i for i in range(len(times) - 1, 0, -1) if times[i] != times[i - 1]), 0)
+
+
+async def _rows(link: DeviceLink, body: bytes) -> list[Row]:
+    rows: list[Row] = []
+    for part in _parts(lines(body)):
+        rows += [parse_row(line, link.session.encoding) for line in part]
+        await asyncio.sleep(0)
+    return rows
+
+
+def _punches(link: DeviceLink, body: bytes) -> Iterator[list[DeviceEvent]]:
+    session, origin = link.session, link.session.origin(link.clock())
+    for part in _parts(lines(body)):
+        yield messages.attlog(b"\n".join(part), serial=link.serial, encoding=session.encoding, origin=origin)
+
+
+def _access(link: DeviceLink, body: bytes) -> Iterator[list[DeviceEvent]]:
+    session, origin = link.session, link.session.origin(link.clock())
+    for part in _parts(lines(body)):
+        yield messages.rtlog(b"\n".join(part), serial=link.serial, encoding=session.encoding, origin=origin)
+
+
+def _unknown(link: DeviceLink, table: str, body: bytes) -> Iterator[list[DeviceEvent]]:
+    for part in _parts(lines(body)):
+        yield [messages.unreadable(link.serial, table, line) for line in part]
 
 
 async def _panel_state(link: DeviceLink, body: bytes) -> None:
@@ -92,25 +143,21 @@ async def _tabledata(link: DeviceLink, query: dict[str, str], body: bytes, *, co
     name = query.get("tablename", "").strip()[:32]
     table = name.lower()
     if table in USER_TABLES:
-        count = await _users(link, _rows(link, body), command_id=command_id)
+        count = await _users(link, await _rows(link, body), command_id=command_id)
     elif table == "userauthorize":
-        rows = _rows(link, body)
+        rows = await _rows(link, body)
         access = [(row.get("pin")[:64], row.int("authorizedoorid"), row.int("authorizetimezoneid")) for row in rows]
         await link.deliver_access({pin: (doors, zone) for pin, doors, zone in access if pin}, command_id=command_id)
         count = len(rows)
     elif table in TEMPLATE_TABLES:
-        count = await _templates(link, table, _rows(link, body), command_id=command_id)
+        count = await _templates(link, table, await _rows(link, body), command_id=command_id)
     elif table in PHOTO_TABLES:
         count = await _photos(link, table, body)
     elif table == "transaction":
-        events = _access(link, body, link.clock())
-        await link.record(events, cursor=link.session.cursor_after())
-        count = len(events)
+        count = await _record(link, _access(link, body), cursor=link.session.cursor_after())
     else:
         link.counters["unknown_tables"] += 1
-        unknown = [messages.unreadable(link.serial, table, line) for line in lines(body)]
-        await link.record(unknown, cursor=link.session.cursor_after())
-        count = len(unknown)
+        count = await _record(link, _unknown(link, table, body), cursor=link.session.cursor_after())
     return f"{name}={count}".encode("utf-8", "replace")
 
 
@@ -123,6 +170,8 @@ async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes) -> int:
     count = 0
     for line in lines(body):
         count += 1
+        if count % PART == 0:
+            await asyncio.sleep(0)
         head = decode_text(line[:16], "latin-1").replace("\t", " ").split(" ", 1)[0].lower()
         if head == "oplog":
             events.append(messages.operation(line, serial=link.serial, encoding=session.encoding, origin=origin))
@@ -134,7 +183,7 @@ async def _operlog(link: DeviceLink, body: bytes, *, cursor: bytes) -> int:
             await _photos(link, head, line)
         else:
             events.append(messages.unreadable(link.serial, "OPERLOG", line))
-    await link.record(events, cursor=cursor)
+    await _record(link, _parts(events), cursor=cursor)
     if users:
         await _users(link, users)
     for table, rows in templates.items():

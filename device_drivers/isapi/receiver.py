@@ -93,12 +93,15 @@ class IsapiReceiver:
         body = await self._body(receive)
         if isinstance(body, int):
             return body, ""
-        if inbox.asks_digest:
-            said = headers.get(b"authorization", b"").decode("latin-1")
-            if not inbox.digest.passes(said, method="POST", path=path):
-                return 401, inbox.digest.challenge()
-        vouch(scope)
-        return await self._pass_on(terminal, headers.get(b"content-type", b"").decode("latin-1"), body), ""
+        try:
+            if inbox.asks_digest:
+                said = headers.get(b"authorization", b"").decode("latin-1")
+                if not inbox.digest.passes(said, method="POST", path=path):
+                    return 401, inbox.digest.challenge()
+            vouch(scope)
+            return await self._pass_on(terminal, headers.get(b"content-type", b"").decode("latin-1"), body), ""
+        finally:
+            self._bytes_in_flight -= len(body)
 
     async def _pass_on(self, terminal: IsapiTerminal, content_type: str, body: bytes) -> int:
         try:
@@ -115,8 +118,8 @@ class IsapiReceiver:
         return 200
 
     async def _body(self, receive: Receive) -> bytes | int:
-        """The body, or the status that says why there is none."""
-        body = bytearray()
+        """The body, which counts against the budget until it is served, or the status that says why there is none."""
+        body, whole = bytearray(), False
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 while True:
@@ -131,11 +134,13 @@ class IsapiReceiver:
                     self._bytes_in_flight += len(chunk)
                     body += chunk
                     if not message.get("more_body", False):
+                        whole = True
                         return bytes(body)
         except TimeoutError:
             return 408
         finally:
-            self._bytes_in_flight -= len(body)
+            if not whole:
+                self._bytes_in_flight -= len(body)
 
 
 def _plain(address: str) -> str:

@@ -260,12 +260,13 @@ class UhppoteController:
 
     def _gap(self, first: int, last: int) -> DoorEvent:
         words = f"events {first} to {last} are no longer on the controller"
-        return DoorEvent(str(self._link.serial), DoorEventKind.OTHER, reason=words)
+        return DoorEvent(str(self._link.serial), DoorEventKind.OTHER, reason=words, raw=b"%d-%d" % (first, last))
 
     async def _fire_input(self, status: Any, record: Record) -> None:
         fire = bool(status.inputs & 0x01)
         if fire and not self._fire:
-            await record([DoorEvent(str(self._link.serial), DoorEventKind.FIRE, reason="fire input")])
+            since = f"{status.system_date} {status.system_time}".encode()  # each fire is one of its own
+            await record([DoorEvent(str(self._link.serial), DoorEventKind.FIRE, reason="fire input", raw=since)])
         self._fire = fire
 
     # -- doors

@@ -1,7 +1,8 @@
 """The terminal's two ways of writing a time. Naive, in whatever zone its clock is set to.
 
 Source: adrobinoga/zk-protocol, sections/terminal.md "Get Time" and sections/realtime.md. After a power
-loss terminals write dates that do not exist; those decode to None, never to a guess.
+loss terminals write dates that do not exist; those decode to None, never to a guess, and are told apart by
+the six numbers themselves, which are the same in both ways.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ from datetime import datetime
 PACKED_MAX = 0xFFFFFFFF  # 2133-08-18
 
 
-def unpack_time(value: int) -> datetime | None:
+Six = tuple[int, int, int, int, int, int]  # year, month, day, hour, minute, second
+
+
+def unpack_six(value: int) -> Six:
     """Seconds in a calendar whose months all have 31 days, counted from 2000."""
     minutes, second = divmod(value, 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     months, day = divmod(days, 31)
     years, month = divmod(months, 12)
-    return _date(2000 + years, month + 1, day + 1, hour, minute, second)
+    return 2000 + years, month + 1, day + 1, hour, minute, second
+
+
+def unpack_time(value: int) -> datetime | None:
+    return date_of(unpack_six(value))
 
 
 def pack_time(when: datetime) -> int:
@@ -31,14 +39,14 @@ def pack_time(when: datetime) -> int:
     return value
 
 
-def read_six(data: bytes) -> datetime | None:
+def read_six(data: bytes) -> Six:
     """Year since 2000, month, day, hour, minute, second: one byte each, in live events."""
     year, month, day, hour, minute, second = struct.unpack("6B", data)
-    return _date(2000 + year, month, day, hour, minute, second)
+    return 2000 + year, month, day, hour, minute, second
 
 
-def _date(year: int, month: int, day: int, hour: int, minute: int, second: int) -> datetime | None:
+def date_of(six: Six) -> datetime | None:
     try:
-        return datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - naive, as it was said
+        return datetime(*six)  # noqa: DTZ001 - naive, as it was said
     except ValueError:
         return None

@@ -39,8 +39,8 @@ from device_drivers.errors import (
 )
 from device_drivers.events import Origin, Punch
 from device_drivers.zkteco.backlog import OVERLAP, AttendanceLog
-from device_drivers.zkteco.codes import Command, EventFlag
-from device_drivers.zkteco.connection import Connection, Timing
+from device_drivers.zkteco.codes import LIVE_SIZES, Command, EventFlag
+from device_drivers.zkteco.connection import MAX_LIVE_PAYLOAD, Connection, Timing
 from device_drivers.zkteco.device_clock import pack_time, unpack_time
 from device_drivers.zkteco.heard import Heard
 from device_drivers.zkteco.messages import option_value, read_u32, scramble_key, u32
@@ -50,6 +50,7 @@ from device_drivers.zkteco.session import LiveEvent
 from device_drivers.zkteco.tables import TableReader
 
 MAX_UNLOCK_S = 60.0
+LIVE_BATCH = 500  # punches recorded together at the most: packets of a hostile terminal hold hundreds of thousands
 CONFIRM_EVERY = 256  # live events that stand unconfirmed at the most
 
 logger = logging.getLogger(__name__)
@@ -274,22 +275,23 @@ class ZktecoTerminal:
     async def _record_live(
         self, attached: _Attached, record: Record, events: Sequence[LiveEvent], *, log_open: bool = False
     ) -> None:
-        """Record what `events` say, then acknowledge them all; those that need a look-up wait for the log to close."""
+        """Record what `events` say, some at a time, and acknowledge them; a look-up waits for the log to close."""
         events = [*self._held, *events]
         self._held = []
-        heard = [item for event in events if event.kind & EventFlag.ATTLOG for item in decode_live(event.payload)]
-        if unknown := _unknown(attached.people, heard):
-            if log_open:
-                self._held = events
-                return
-            await attached.people.look_up(unknown)
-        if heard:
-            punches = [_punch(attached, item, Origin.LIVE) for item in heard]
-            await record(punches)
-            self._heard.add(punches)
-            self._live_recorded += len(heard)
-        if events:
-            await attached.connection.acknowledge(len(events))
+        while events:
+            count, heard = _some(events)
+            if unknown := _unknown(attached.people, heard):
+                if log_open:
+                    self._held = events
+                    return
+                await attached.people.look_up(unknown)
+            if heard:
+                punches = [_punch(attached, item, Origin.LIVE) for item in heard]
+                await record(punches)
+                self._heard.add(punches)
+                self._live_recorded += len(heard)
+            await attached.connection.acknowledge(count)
+            events = events[count:]
 
     async def read_log(self) -> bytes:
         """Have `run` read the log to its end now; the cursor of what is then recorded. Raises LinkError."""
@@ -381,6 +383,17 @@ class ZktecoTerminal:
         if modality not in (None, "fingerprint"):
             raise Unsupported(f"this driver does not delete {modality} templates")
         return await (await self._attach()).people.delete_templates(user_id)
+
+
+def _some(events: Sequence[LiveEvent]) -> tuple[int, list[Attendance]]:
+    """How many of the oldest are recorded together, and the attendance in them."""
+    heard: list[Attendance] = []
+    for count, event in enumerate(events, 1):
+        if event.kind & EventFlag.ATTLOG:
+            heard += decode_live(event.payload)
+        if len(heard) > LIVE_BATCH - MAX_LIVE_PAYLOAD // min(LIVE_SIZES):
+            return count, heard
+    return len(events), heard
 
 
 def _unknown(people: People, items: Sequence[Attendance]) -> set[int]:

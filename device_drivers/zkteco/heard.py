@@ -1,7 +1,9 @@
 """Which records of the log are known already on this connection, so that confirming live events costs no storage.
 
 A reading of the log meets what live events told before it, and its own overlap. Equal records are told apart by
-counting them together, so they are left out together or not at all: only if at least as many were heard.
+counting them together, so they are left out together or not at all: only if at least as many were recorded in
+one call. What came in several calls may be one punch sent again, and the agent may have kept it as one: then the
+log tells it all.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ Key = tuple[object, ...]
 
 
 def key_of(punch: Punch) -> Key:
-    return punch.user_id, punch.device_time, punch.verify_code, punch.state_code
+    return punch.user_id, punch.device_time or punch.raw, punch.verify_code, punch.state_code
 
 
 class Heard:
@@ -30,8 +32,9 @@ class Heard:
         return len(self._counts)
 
     def add(self, punches: Sequence[Punch]) -> None:
-        """Note punches once they are durable."""
-        self._counts.update(key_of(punch) for punch in punches)
+        """Note the punches of one call once they are durable."""
+        for key, count in Counter(map(key_of, punches)).items():
+            self._counts[key] = max(self._counts[key], count)
         while len(self._counts) > MAX_KEYS:
             del self._counts[next(iter(self._counts))]
 

@@ -18,7 +18,7 @@ from datetime import datetime
 from device_drivers.errors import ProtocolError
 from device_drivers.events import Origin, Punch, PunchState, VerifyMode
 from device_drivers.zkteco.codes import ATTLOG_SIZES, LIVE_SIZES
-from device_drivers.zkteco.device_clock import read_six, unpack_time
+from device_drivers.zkteco.device_clock import Six, date_of, read_six, unpack_six
 
 MAX_STRIDE = 256
 SAMPLE_RECORDS = 64
@@ -61,11 +61,15 @@ class Attendance:
 
     uid: int | None  # the terminal's internal number; 8-byte records hold nothing else
     user_id: str  # empty where only the uid is known
-    device_time: datetime | None
+    said: Six  # the terminal's clock, whether it is a date or not
     verify_code: int
     state_code: int
     work_code: str = ""
     raw: bytes = field(default=b"", repr=False)
+
+    @property
+    def device_time(self) -> datetime | None:
+        return date_of(self.said)
 
     @property
     def plausible(self) -> bool:
@@ -80,17 +84,22 @@ class Attendance:
         )
 
     def punch(self, serial: str, user_id: str, origin: Origin) -> Punch:
+        """A date that does not exist goes along as `raw`: live event and stored record say it in other bytes."""
+        device_time = self.device_time
+        year, month, day, hour, minute, second = self.said
+        said = "" if device_time else f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
         return Punch(
             device_serial=serial,
             user_id=user_id,
-            device_time=self.device_time,
+            device_time=device_time,
             verify_mode=VERIFY_MODES.get(self.verify_code, VerifyMode.OTHER),
             state=STATES.get(self.state_code, PunchState.OTHER),
             verify_code=self.verify_code,
             state_code=self.state_code,
             work_code=self.work_code,
             origin=origin,
-            raw=self.raw,
+            raw=said.encode() or self.raw,
+            said=said,
         )
 
 
@@ -108,10 +117,10 @@ class RecordLayout:
         if self.stride == 16:
             number, packed, verify, state, _, work_code = _R16.unpack(record)
             work = str(work_code) if work_code else ""
-            return Attendance(None, str(number), unpack_time(packed), verify, state, work, record)
+            return Attendance(None, str(number), unpack_six(packed), verify, state, work, record)
         if self.stride >= 40:
             uid, text, verify, packed, state = _R40.unpack_from(record)
-            return Attendance(uid, _text(text), unpack_time(packed), verify, state, "", record)
+            return Attendance(uid, _text(text), unpack_six(packed), verify, state, "", record)
         raise ProtocolError(f"no attendance record is {self.stride} bytes long")
 
     def split(self, data: bytes) -> list[Attendance]:
@@ -123,9 +132,9 @@ class RecordLayout:
 def _decode_8(record: bytes, *, packed: bool) -> Attendance:
     if packed:
         uid, status, _, when = _R8_ZEM500.unpack(record)
-        return Attendance(uid, "", unpack_time(when), status & 0x0F, status >> 4, "", record)
+        return Attendance(uid, "", unpack_six(when), status & 0x0F, status >> 4, "", record)
     uid, verify, when, state = _R8.unpack(record)
-    return Attendance(uid, "", unpack_time(when), verify, state, "", record)
+    return Attendance(uid, "", unpack_six(when), verify, state, "", record)
 
 
 def measure_layout(sample: bytes, *, table_bytes: int, count: int) -> RecordLayout:

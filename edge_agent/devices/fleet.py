@@ -96,7 +96,7 @@ class Fleet:
             pinned = dataclasses.replace(config, serial=config.serial or serial, address=address)
 
         async def load_cursor() -> bytes | None:
-            return await self._attendance.cursor(name)
+            return await self._attendance.cursor(name, serial=pinned.serial)
 
         async def learned(found: DeviceConfig) -> None:
             await self._database.write(lambda c: _pin(c, found, config.address, self._clock()))

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_drivers.events import CardRead, DeviceEvent, DoorEvent, DoorEventKind, Origin, Punch, PunchState, VerifyMode
-from edge_agent.attendance import Attendance, Source, _Counts, key_of, occurred_at
+from edge_agent.attendance import Attendance, Source, _Counts, key_of, occurred_at, storable
 from edge_agent.database import Database, DiskFull
 from edge_agent.delivery.outbox import Outbox, Stored
+from edge_agent.delivery.payload import FIELDS, Recipient, cloud_event
 from edge_agent.people.roster import Person, Roster
 
 NOW = datetime(2026, 11, 23, 8, 0, 5, tzinfo=UTC)
@@ -168,6 +169,18 @@ def test_what_was_heard_live_is_forgotten_again(clock: Clock) -> None:
     assert counts.heard_live("999", clock.ticks) == 2
 
 
+def test_a_flood_is_counted_without_going_through_what_was_heard_before(clock: Clock) -> None:
+    counts = _Counts()
+    heard = counts.live
+    for n in range(1000):
+        assert counts.heard_live(str(n), clock.ticks) == 1
+    assert counts.live is heard
+    assert len(heard) == 1000
+    clock.advance(3.0)
+    assert counts.heard_live("one more", clock.ticks) == 1
+    assert len(counts.live) == 64
+
+
 async def test_a_push_repeated_at_once_with_its_cursor_is_the_same(attendance: Attendance, database: Database) -> None:
     record = attendance.recorder("gate")
     for _ in range(2):
@@ -181,6 +194,17 @@ async def test_a_scan_told_in_pieces_counts_through_to_its_cursor(attendance: At
     await record(log(punch()), cursor=b"2")
     await record(log(punch(), punch()), cursor=b"2")
     assert len(await stored(database)) == 2
+
+
+async def test_a_cursor_is_not_given_to_another_device_of_the_same_name(attendance: Attendance) -> None:
+    await attendance.recorder("gate")([punch()], cursor=b"1")
+    assert await attendance.cursor("gate", serial="S1") == b"1"
+    assert await attendance.cursor("gate") == b"1"
+    assert await attendance.cursor("gate", serial="S2") is None
+    await attendance.recorder("gate")([], cursor=b"2")  # nothing told who: still the same device
+    assert await attendance.cursor("gate", serial="S2") is None
+    await attendance.recorder("gate")([punch(device_serial="S2")], cursor=b"3")
+    assert await attendance.cursor("gate", serial="S2") == b"3"
 
 
 async def test_record_numbers_decide_where_a_device_has_them(attendance: Attendance, database: Database) -> None:
@@ -248,6 +272,56 @@ def test_after_a_full_reading_exactly_the_real_punches_are_there(
     assert asyncio.run(play()) == len(real)
 
 
+# What cannot be read
+
+
+async def test_what_a_device_said_unreadably_is_kept_unless_it_speaks_of_health(
+    attendance: Attendance, database: Database
+) -> None:
+    unreadable = [
+        DoorEvent("S1", DoorEventKind.OTHER, raw=said.encode(), said=said) for said in ("17,20-11-2026", "17,体温 37.9")
+    ]
+    await attendance.recorder("gate")([punch(device_time=None, raw=b"1", said="31-02-2026"), *unreadable, punch()])
+    found = await stored(database)
+    assert [one.event.data.get("said") for one in found] == ["31-02-2026", "17,20-11-2026", None, None]
+    everything = cloud_event(found[1], Recipient("hq", frozenset(FIELDS)), gateway="g", tenant="t")
+    assert "said" not in everything["data"]
+
+
+# Texts and dates that cannot be
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        punch(device_time=datetime(1, 1, 1)),  # noqa: DTZ001
+        punch(device_time=datetime(9999, 12, 31, 23, 59, 59)),  # noqa: DTZ001
+        punch("\ud800"),
+        punch("", card="\ud800"),
+        DoorEvent("S1", DoorEventKind.GRANTED, card="\ud800", device_time=LOCAL),
+        DoorEvent("\udfff", DoorEventKind.OTHER, reason="\ud800", device_time=LOCAL),
+    ],
+)
+async def test_what_no_database_and_no_calendar_can_hold_is_kept_like_its_neighbours(
+    attendance: Attendance, database: Database, told: Punch | DoorEvent
+) -> None:
+    attendance.configure([Source("gate", timezone="Asia/Shanghai"), Source("yard", timezone="America/New_York")])
+    for device in ("gate", "yard"):
+        before = len(await stored(database))
+        await attendance.recorder(device)([punch("1"), told, punch("2")], cursor=b"1")
+        found = await stored(database)
+        assert len(found) == before + (3 if device == "gate" else 0)
+    for one in found:
+        for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
+            one.event.occurred_at.astimezone(ZoneInfo(zone))
+
+
+def test_half_a_character_still_tells_two_cards_apart() -> None:
+    one, other = (DoorEvent("S1", DoorEventKind.GRANTED, card=card, device_time=LOCAL) for card in ("\ud800", "\ud801"))
+    assert key_of(storable(one)) != key_of(storable(other))
+    assert storable(punch("人员")) == punch("人员")
+
+
 # Who
 
 
@@ -311,6 +385,36 @@ FIRST, SECOND = datetime(2026, 11, 1, 5, 30, tzinfo=UTC), datetime(2026, 11, 1, 
 )
 def test_the_hour_that_happens_twice(near: datetime | None, after: datetime | None, expected: datetime) -> None:
     assert occurred_at(TWICE, NEW_YORK, near=near, after=after) == expected
+
+
+def test_a_predecessor_later_than_both_passes_decides_nothing() -> None:
+    assert occurred_at(TWICE, NEW_YORK, near=None, after=SECOND + timedelta(days=20)) == FIRST
+
+
+def in_november(hour: int, minute: int) -> Punch:
+    return punch(f"{hour}:{minute}", device_time=datetime(2026, 11, 1, hour, minute), origin=Origin.BACKLOG)  # noqa: DTZ001
+
+
+async def moments(database: Database) -> list[str]:
+    return [one.event.occurred_at.strftime("%H:%M") for one in await stored(database)]
+
+
+async def test_the_second_pass_is_known_across_the_batches_of_a_log(attendance: Attendance, database: Database) -> None:
+    attendance.configure([Source("gate", timezone="America/New_York")])
+    record = attendance.recorder("gate")
+    await record([in_november(1, 50), in_november(1, 15)], cursor=b"1")
+    await record([in_november(1, 16)], cursor=b"2")
+    assert await moments(database) == ["05:50", "06:15", "06:16"]
+
+
+async def test_a_log_told_again_goes_on_from_the_pass_that_is_known(attendance: Attendance, database: Database) -> None:
+    attendance.configure([Source("gate", timezone="America/New_York")])
+    record = attendance.recorder("gate")
+    await record([in_november(1, 10), in_november(1, 20)], cursor=b"1")
+    await record([in_november(1, 10), in_november(1, 20), in_november(1, 30), in_november(1, 15)], cursor=b"2")
+    assert await moments(database) == ["05:10", "05:20", "05:30", "06:15"]
+    await attendance.recorder("gate")([in_november(1, 15), in_november(1, 40)], cursor=b"3")
+    assert (await moments(database))[-1] == "06:40"
 
 
 def test_the_hour_that_is_left_out_still_gives_a_time() -> None:

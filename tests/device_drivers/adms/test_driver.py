@@ -205,6 +205,17 @@ async def test_an_unconfirmed_door_command_is_unknown_and_not_repeated() -> None
         assert (await asyncio.wait_for(asked, 5)).state is CommandState.UNKNOWN
 
 
+async def test_a_clock_set_back_gives_a_door_command_no_more_time() -> None:
+    now = datetime(2026, 6, 19, 8, tzinfo=UTC)
+    server = AdmsServer(clock=lambda: now)
+    link = server.terminal(config())._link
+    command = await link.submit("AC_UNLOCK", deadline_s=0.0, repeatable=False)
+    now -= timedelta(hours=1)
+    async with client(server) as http:
+        assert (await http.get("/iclock/getrequest?SN=A1")).text == "OK"
+    assert (await link.settled(command.command_id)).state is CommandState.FAILED
+
+
 async def test_a_door_command_for_a_device_that_does_not_call_fails() -> None:
     terminal = AdmsServer().terminal(config(command_timeout_s=0.05))
     result = await terminal.open_door(1, seconds=5)

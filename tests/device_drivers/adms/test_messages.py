@@ -304,7 +304,36 @@ def test_a_time_with_a_zone_is_not_a_device_time() -> None:
 
 def test_too_many_lines_are_refused_before_they_are_split() -> None:
     with pytest.raises(ProtocolError):
-        list(lines(b"\n" * 60_000))
+        messages.rtstate(b"\n" * 60_000)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"17\t2026/11/20 08:00:01\t0\t1\t0\t0\t0\t1\t37.9", "2026/11/20 08:00:01"),
+        (b"17\t2026-11-20 08:00\t0\t1", "2026-11-20 08:00"),
+        (b"17,2026-11-20 08:00:01,0,1,0,0,0,1,37.9", "17,2026-11-20 08:00:01,0,1"),
+        (b"\t2026-11-20 08:00:01\t0\t1\t0\t0\t0\t1\t37.9", "\t2026-11-20 08:00:01\t0\t1"),
+        (b"A" * 300, "[300 bytes]"),
+        (b"17\t2026-11-20 08:00:01\t0\t1", ""),
+    ],
+)
+def test_what_cannot_be_read_of_a_punch_is_said_as_it_came_without_health(line: bytes, said: str) -> None:
+    (event,) = messages.attlog(line, serial=SN)
+    assert isinstance(event, Punch | DoorEvent)
+    assert event.said == said
+
+
+def test_an_access_event_with_an_unreadable_time_says_the_time_alone() -> None:
+    (event,) = messages.rtlog(b"time=20-11-2026 8:00\tpin=7\tcardno=12345\tevent=0\ttemperature=37.9", serial=SN)
+    assert isinstance(event, Punch)
+    assert (event.device_time, event.said) == (None, "20-11-2026 8:00")
+    assert messages.unreadable(SN, "some table", b"TMP=QUJD").said == ""
+
+
+def test_lines_of_every_ending() -> None:
+    assert list(lines(b"a\r\n\n \nb\nc")) == [b"a", b"b", b"c"]
+    assert list(lines(b"")) == []
 
 
 @given(st.binary(max_size=400))

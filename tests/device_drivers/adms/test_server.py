@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Sequence
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 
 import pytest
 
@@ -14,7 +15,7 @@ from device_drivers.adms.server import AdmsServer
 from device_drivers.catalog import make
 from device_drivers.devices import DeviceConfig, DeviceTemplate, DeviceUser
 from device_drivers.errors import LinkTimeout
-from device_drivers.events import DoorEvent, Punch
+from device_drivers.events import DeviceEvent, DoorEvent, Punch
 from tests.device_drivers.adms.site import Recorder, client, config, running
 from tests.shared_data import shared
 
@@ -249,6 +250,51 @@ async def test_replays_the_log_of_a_real_terminal() -> None:
             if vector["kind"] == "POST":
                 assert answer.text == "OK: 1"
     assert sum(isinstance(event, Punch) for event in record.events) == 6
+
+
+async def test_a_log_in_one_upload_is_recorded_in_parts_cut_where_the_time_changes() -> None:
+    server, calls = AdmsServer(), list[tuple[list[DeviceEvent], bytes | None]]()
+
+    class Parts(Recorder):
+        async def __call__(self, events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+            calls.append((list(events), cursor))
+
+    minutes = [f"{n // 7 // 60 % 24:02}:{n // 7 % 60:02}" for n in range(52_000)]  # seven punches in each
+    body = "".join(f"1\t2026-01-31 {minute}:00\t0\t1\n" for minute in minutes)
+    async with running(server.terminal(config()), Parts()), client(server) as http:
+        answer = await http.post("/iclock/cdata?SN=A1&table=ATTLOG&Stamp=77", content=body)
+    assert answer.text == "OK: 52000"
+    parts = [[event.device_time for event in events if isinstance(event, Punch)] for events, _ in calls]
+    assert sum(map(len, parts)) == 52_000
+    assert max(map(len, parts)) < 1100
+    assert all(before[-1] != after[0] for before, after in pairwise(parts))
+    stamps = [json.loads(cursor or b"").get("ATTLOG") for _, cursor in calls]
+    assert set(stamps[:-1]) == {None}
+    assert stamps[-1] == "77"
+
+
+async def test_a_clock_that_stands_still_does_not_hold_a_log_up() -> None:
+    server, record = AdmsServer(), Recorder()
+    async with running(server.terminal(config()), record), client(server) as http:
+        answer = await http.post("/iclock/cdata?SN=A1&table=ATTLOG&Stamp=77", content=LINE * 9500)
+    assert answer.text == "OK: 9500"
+    assert len(record.events) == 9500
+
+
+async def test_bodies_count_together_until_they_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device_drivers.adms.server.MAX_BODIES_TOGETHER", 2 * len(LINE))
+    server, record = AdmsServer(), Recorder(gate=asyncio.Event())
+    push, body = "/iclock/cdata?SN=A1&table=ATTLOG&Stamp=9999", LINE + LINE
+    async with running(server.terminal(config()), record), client(server) as http:
+        first = asyncio.create_task(http.post(push, content=body))
+        await record.entered.wait()
+        assert (await http.post(push, content=body)).status_code == 503
+        assert record.gate is not None
+        record.gate.set()
+        assert (await first).status_code == 200
+        record.fails = OSError("no store")
+        assert (await http.post(push, content=body)).status_code == 500
+    assert server._bytes_in_flight == 0
 
 
 async def test_a_body_past_the_cap_is_refused_unread() -> None:

@@ -473,6 +473,29 @@ async def test_only_the_terminal_itself_is_heard() -> None:
             assert (await http.post(path, json=body)).status_code == 404  # nobody receives any more
 
 
+async def test_pushed_bodies_count_together_until_they_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, record, receiver = SimulatedIsapi(digest_push=False), Recorder(), receiver_of()
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def slowly(content_type: str, body: bytes) -> None:
+        entered.set()
+        await gate.wait()
+
+    async with device.running(), pushing(device, record, receiver) as terminal:
+        assert terminal.inbox is not None
+        monkeypatch.setattr(terminal, "pushed", slowly)
+        monkeypatch.setattr("device_drivers.isapi.receiver.MAX_BODIES_TOGETHER", 3)
+        transport = httpx.ASGITransport(receiver, client=("127.0.0.1", 4000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as http:
+            first = asyncio.create_task(http.post(terminal.inbox.path, content=b"{}"))
+            await asyncio.wait_for(entered.wait(), 5)
+            assert (await http.post(terminal.inbox.path, content=b"{}")).status_code == 503
+            gate.set()
+            assert (await first).status_code == 200
+            assert (await http.post(terminal.inbox.path, content=b"{}")).status_code == 200
+    assert receiver._bytes_in_flight == 0
+
+
 async def test_a_body_that_never_ends_is_given_up() -> None:
     device, record = SimulatedIsapi(digest_push=False), Recorder()
     receiver = IsapiReceiver(derive=lambda use: sha256(use.encode()).digest(), body_timeout_s=0.1)

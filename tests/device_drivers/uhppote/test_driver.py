@@ -200,6 +200,7 @@ async def test_overwritten_events_are_reported_as_a_gap() -> None:
         gap = again.events[0]
         assert isinstance(gap, DoorEvent)
         assert (gap.kind, gap.reason) == (DoorEventKind.OTHER, "events 2 to 6 are no longer on the controller")
+        assert gap.raw == b"2-6"  # another gap is another event
         assert [e.record_no for e in again.events[1:] if isinstance(e, DoorEvent)] == [7, 8, 9, 10, 11]
 
 
@@ -294,6 +295,21 @@ async def test_fire_is_reported_once_while_it_lasts() -> None:
             device.requests.clear()
             await until(device, lambda: device.requests.count(0x20) >= 3)
         assert kinds(record) == [DoorEventKind.FIRE]
+
+
+async def test_the_next_fire_is_another_event() -> None:
+    async with site() as (device, driver):
+        record = Recorded()
+        async with running(driver, record):
+            for count in (1, 2):
+                device.fire = True
+                await record.until(lambda events, count=count: len(events) == count)  # type: ignore[misc]
+                device.fire = False
+                device.drift_clock(timedelta(days=1))
+                device.requests.clear()
+                await until(device, lambda: device.requests.count(0x20) >= 2)
+        assert kinds(record) == [DoorEventKind.FIRE, DoorEventKind.FIRE]
+        assert len({event.raw for event in record.events if isinstance(event, DoorEvent)}) == 2
 
 
 async def test_a_door_opens_for_the_seconds_asked_and_keeps_its_mode() -> None:

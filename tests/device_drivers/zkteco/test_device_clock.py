@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_drivers.zkteco.device_clock import pack_time, read_six, unpack_time
+from device_drivers.zkteco.device_clock import date_of, pack_time, read_six, unpack_six, unpack_time
 
 
 @pytest.mark.parametrize(
@@ -26,17 +26,19 @@ def test_packed_times_of_the_field(packed: int, when: datetime) -> None:
 
 
 def test_a_live_event_writes_its_time_in_six_bytes() -> None:
-    assert read_six(bytes.fromhex("120619112905")) == datetime(2018, 6, 25, 17, 41, 5)  # zk-protocol, realtime.md
+    assert read_six(bytes.fromhex("120619112905")) == (2018, 6, 25, 17, 41, 5)  # zk-protocol, realtime.md
 
 
 @pytest.mark.parametrize("six", ["000000000000", "1a0d01000000", "1a021e000000", "1a0101190000", "1a0101003c00"])
 def test_six_bytes_that_are_no_date_are_none(six: str) -> None:
-    assert read_six(bytes.fromhex(six)) is None
+    assert date_of(read_six(bytes.fromhex(six))) is None
 
 
 def test_the_thirty_first_of_february_is_none() -> None:
     # Every month has 31 days in the packed form, so such dates can be written.
-    assert unpack_time(pack_time(datetime(2026, 2, 28)) + 3 * 86_400) is None
+    packed = pack_time(datetime(2026, 2, 28)) + 3 * 86_400
+    assert unpack_time(packed) is None
+    assert unpack_six(packed) == read_six(bytes((26, 2, 31, 0, 0, 0)))
 
 
 @pytest.mark.parametrize("when", [datetime(1999, 12, 31), datetime(2134, 1, 1)])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -12,8 +13,8 @@ from device_drivers.devices import CommandState, DeviceConfig, DeviceTemplate, D
 from device_drivers.errors import AuthenticationFailed, FrameError, LinkError, LinkTimeout, ProtocolError, WrongDevice
 from device_drivers.events import Origin, PunchState, VerifyMode
 from device_drivers.simulated.zkteco import Memory, Quirks, SimulatedZkTerminal
-from device_drivers.zkteco.codes import Command
-from device_drivers.zkteco.driver import ZktecoTerminal
+from device_drivers.zkteco.codes import Command, EventFlag
+from device_drivers.zkteco.driver import LIVE_BATCH, ZktecoTerminal
 from tests.device_drivers.zkteco.recorder import Recorder, driver_of, running
 
 START = datetime(2026, 3, 2, 8, 0, 0)
@@ -146,6 +147,23 @@ async def test_a_live_punch_is_acknowledged_only_once_it_is_recorded(terminal: S
         async with asyncio.timeout(5):
             await acknowledged.wait()
     assert terminal.unacknowledged == 0
+
+
+async def test_a_flood_of_live_punches_is_recorded_some_at_a_time(terminal: SimulatedZkTerminal) -> None:
+    recorder = Recorder()
+    async with running(driver_of(terminal), recorder):
+        await recorder.until(lambda r: bool(r.calls))
+        recorder.gate.clear()
+        terminal.swipe("1001", 1, 0, START)
+        await recorder.until(lambda r: len(r.calls) == 2)  # held there while the flood comes in
+        for first in range(1, 4000, 80):
+            punches = (struct.pack("<IBB6B", first + n, 1, 0, 26, 11, 23, 8, 0, 0) for n in range(80))
+            for peer in list(terminal._listeners):
+                terminal._send(peer, Command.REG_EVENT, EventFlag.ATTLOG, 0, b"".join(punches))
+        recorder.gate.set()
+        await recorder.count(4001)
+    assert max(len(punches) for punches, _ in recorder.calls) <= LIVE_BATCH
+    assert len({punch.user_id for punch in recorder.punches}) == 4000
 
 
 async def test_a_failing_record_leaves_the_punch_unacknowledged(terminal: SimulatedZkTerminal) -> None:

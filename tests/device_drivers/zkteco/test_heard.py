@@ -32,6 +32,20 @@ def test_equal_records_are_left_out_together_or_not_at_all() -> None:
     assert heard.unknown([punch("1"), punch("1")]) == []
 
 
+def test_equal_punches_heard_one_by_one_are_told_again_with_the_log() -> None:
+    heard = Heard()
+    heard.add([punch("1")])
+    heard.add([punch("1")])
+    assert heard.unknown([punch("1"), punch("1")]) == [punch("1"), punch("1")]
+
+
+def test_two_dates_that_do_not_exist_are_two() -> None:
+    one, other = (Punch("S1", "1", None, raw=said) for said in (b"2026-02-30 08:00:05", b"2026-02-31 08:00:05"))
+    heard = Heard()
+    heard.add([one])
+    assert heard.unknown([one, other]) == [other]
+
+
 def test_it_forgets_the_oldest_and_stays_small() -> None:
     heard = Heard()
     heard.add([punch(str(n)) for n in range(MAX_KEYS + 10)])

@@ -47,6 +47,18 @@ def test_the_documented_record_says_who_when_and_how() -> None:
     assert punch.device_time == datetime(2018, 6, 25, 17, 50, 35)
 
 
+def test_a_date_that_does_not_exist_is_told_alike_by_record_and_live_event() -> None:
+    record = struct.pack("<H24sBIB", 1, b"7", 1, pack_time(datetime(2026, 2, 28, 8, 0, 5)) + 3 * 86_400, 0).ljust(
+        40, b"\0"
+    )
+    (live,) = decode_live(b"7".ljust(24, b"\0") + bytes((1, 0, 26, 2, 31, 8, 0, 5)))
+    stored = RecordLayout(40).decode(record)
+    said = [item.punch("S1", item.user_id, Origin.LIVE) for item in (stored, live)]
+    assert said[0] == said[1]
+    assert (said[0].device_time, said[0].raw, said[0].said) == (None, b"2026-02-31 08:00:05", "2026-02-31 08:00:05")
+    assert stored.raw == record
+
+
 def test_the_documented_operation_record_has_the_same_clock() -> None:
     _, operation, packed, *parameters = struct.unpack("<HBxI4H", bytes.fromhex("0000062ac29b68230300000007000205"))
     assert (operation, parameters) == (6, [3, 0, 7, 0x0502])
