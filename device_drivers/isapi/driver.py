@@ -405,10 +405,11 @@ class IsapiTerminal:
         """Durable on return, together with the position that is reached with them."""
         if self._record is None:
             raise LinkError(f"{self.config.name}: nobody receives at the moment")
-        position = position or self._position
-        if events or position != self._position:
-            await self._record(events, cursor=position.cursor())
-        self._position = position
+        reached = position or self._position
+        if events or reached != self._position:
+            await self._record(events, cursor=reached.cursor())
+        if position is not None:
+            self._position = position
 
     # -- the log -------------------------------------------------------------------------------------------------------
 
@@ -427,9 +428,11 @@ class IsapiTerminal:
                     return
                 newest = found
             if self._by_serial:
-                await self._read_by_number(newest, total, heard)
-            else:
-                await self._read_by_position(newest, total, heard)
+                if await self._read_by_number(newest, total, heard):
+                    return
+                self._by_serial = False
+                log.warning("isapi_no_ranges device=%s: the log is read by position", self.config.name)
+            await self._read_by_position(newest, total, heard)
 
     def _begin_anew(self) -> None:
         self.counters["log_resets"] += 1
@@ -449,9 +452,12 @@ class IsapiTerminal:
         self._numbered = number is not None
         return number, max(0, integer(item(document, "AcsEvent", "totalMatches")) or 0)
 
-    async def _read_by_number(self, newest: int, total: int, heard: Told | None) -> None:
-        """Range after range: `newest` is the latest by the terminal's clock, which may not be the highest number."""
-        last = self._position.last
+    async def _read_by_number(self, newest: int, total: int, heard: Told | None) -> bool:
+        """Range after range: `newest` is the latest by the terminal's clock, which may not be the highest number.
+
+        False if no range finds anything in a log that has records.
+        """
+        last, any_found = self._position.last, False
         first = 0 if last is None else max(0, last - OVERLAP)
         end = (max(0, newest - total) if last is None else first) + WINDOW
         while True:
@@ -462,19 +468,19 @@ class IsapiTerminal:
             if another:
                 latest, total = await self._end_of_log(timeReverseOrder=True)
                 if latest is None:
-                    return  # cleared, and nothing happened since
+                    return True  # cleared, and nothing happened since
                 self._begin_anew()
                 last, newest, first, end = None, latest, 0, max(0, latest - total) + WINDOW
                 continue
-            last = None  # it was looked at
+            last, any_found = None, any_found or bool(found)
             if max(found, default=-1) < end and newest <= end:
-                return
+                return any_found
             if self._position != before:
                 first, end = end + 1, end + WINDOW
             elif end < newest:  # a hole in the numbers, of any width
                 first, end = end + 1, newest
             else:
-                return
+                return any_found
 
     async def _read_by_position(self, newest: int, total: int, heard: Told | None) -> None:
         """From as far before the end as there are new numbers; all of it if they are not all there."""
@@ -637,7 +643,7 @@ def _together(one: Told, other: Told, within: timedelta) -> bool:
 def _is_live(event: Told, heard: Told, *, after: int | None) -> bool:
     """Whether the log tells what was just heard of, or what happened shortly before it and is new too."""
     if heard.record_no is not None and event.record_no == heard.record_no:
-        return _together(event, heard, SAME_NUMBER)
+        return True
     if after is None or event.record_no is None or event.record_no <= after:
         return False
     return _together(event, heard, STILL_LIVE)

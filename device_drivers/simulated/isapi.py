@@ -48,6 +48,7 @@ class SimulatedIsapi:
     numbered_log: bool = True
     numbered_alerts: bool = True
     alerts_ahead: timedelta = timedelta()  # an alert's time before its record's
+    ranges_empty: bool = False  # it says that it searches by serial number, and finds nothing
     page_stuck: bool = False  # a search goes on for ever, telling its first page
     heartbeat_s: float | None = HEARTBEAT_S
     offset: timedelta = timedelta()
@@ -398,6 +399,8 @@ class SimulatedIsapi:
         if not self.by_serial:
             first, last = 0, 1 << 40
         found = [event for event in self.events if first <= event["serialNo"] <= last]
+        if self.ranges_empty and "beginSerialNo" in condition:
+            found = []
         if self.by_time:
             found.sort(key=lambda event: (event["time"], event["serialNo"]))
         if condition.get("timeReverseOrder"):

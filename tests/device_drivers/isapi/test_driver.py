@@ -216,6 +216,21 @@ async def test_a_log_longer_than_a_range_and_with_a_hole_is_read_whole() -> None
     assert set(record.numbers()) == {*range(1, 701), 5000}
 
 
+async def test_a_terminal_that_finds_no_range_of_numbers_is_read_by_position() -> None:
+    device, record = SimulatedIsapi(ranges_empty=True), Recorder()
+    async with device.running():
+        for _ in range(40):
+            device.swipe("1", live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await record.until(40)
+            device.swipe("1")
+            await record.until(41)
+        device.swipe("1", live=False)
+        async with connected(config(device), cursor=record.cursor) as terminal, receiving(terminal, record):
+            await record.until(42)
+    assert set(record.numbers()) == set(range(1, 43))
+
+
 async def test_a_search_that_never_ends_is_an_error_or_ends_where_it_said() -> None:
     device, record = SimulatedIsapi(page_stuck=True), Recorder()
     async with device.running():
