@@ -198,6 +198,16 @@ class Terminal(Driver, Protocol):
 
 
 @runtime_checkable
+class Warns(Protocol):
+    """A driver that works, but for something that a person should know of."""
+
+    @property
+    def warning(self) -> str:
+        """What is amiss now, or nothing."""
+        ...
+
+
+@runtime_checkable
 class KeepsLog(Driver, Protocol):
     """A device whose log fills up and is cleared only whole, on the enterprise's order."""
 

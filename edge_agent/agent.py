@@ -20,6 +20,7 @@ from starlette import types as asgi
 from device_drivers import catalog
 from device_drivers.adms.link import Hooks
 from device_drivers.adms.server import AdmsServer
+from device_drivers.c3.driver import C3Panels
 from device_drivers.devices import DeviceConfig, Driver
 from device_drivers.isapi.push import PREFIX as ISAPI_PATHS
 from device_drivers.isapi.receiver import IsapiReceiver
@@ -168,6 +169,7 @@ class Agent:
             clock=clock,
         )
         self.isapi = IsapiReceiver(derive=keys.derive)
+        self._panels = C3Panels()
         self.credentials = Credentials(database, self.roster)
         self.doors = Doors(database, presence, rules=lambda: self.rules, driver=self.fleet.driver, now=clock)
         self.sensing = Sensing(
@@ -533,6 +535,8 @@ class Agent:
             return self.adms.terminal(config, cursor=cursor)
         if config.kind == "isapi":  # these may call us
             return self.isapi.terminal(config, cursor=cursor)
+        if config.kind == "c3":  # what one connection fetched outlives it
+            return self._panels.panel(config, cursor=cursor)
         return catalog.make(config, cursor=cursor)
 
 

@@ -1,8 +1,10 @@
 """A C3 or inBio panel: one connection, one question at a time, the log asked for again and again.
 
-A panel keeps its events in a table besides the log it hands out, so what happened while we were away is read from there
-on each new connection, as far as the table fits in one answer. Written rows are read back: panels say OK to a key
-they do not understand.
+A panel hands out each event of its log once. What was fetched and could not be recorded is kept by `C3Panels` for the
+next connection, for as long as the process lives. A panel keeps its events in a table besides, so what happened while
+we were away is read from there on each new connection, as far as the table fits in one answer: how to ask for a part
+of it, or how a longer answer comes, nobody has described. A table that cannot be read is warned of, and recorded as a
+gap. Written rows are read back: panels say OK to a key they do not understand.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from uuid import uuid4
 
 from device_drivers.c3 import frame, messages
 from device_drivers.c3.frame import Frame, FrameDecoder
@@ -44,11 +47,27 @@ ROWS_AT_ONCE = 50
 IDENTITY = ("~SerialNumber", "FirmVer", "~DeviceName", "LockCount", "ReaderCount", "AuxInCount", "AuxOutCount")
 LIMITS = ("~MaxUserCount", "~MaxAttLogCount", "~ZKFPVersion")
 OPEN_TOO_LONG, ALARM = 2, 1  # bits of a door's alarm byte in binary logs
+NOT_READ = "backlog unreadable: what happened while nobody was connected to the panel is missing"
+
+
+class C3Panels:
+    """One for the agent: makes the driver of each connection."""
+
+    def __init__(self) -> None:
+        self._unrecorded: dict[str, list[DoorEvent]] = {}  # by device
+
+    def panel(self, config: DeviceConfig, *, cursor: bytes | None = None) -> C3Panel:
+        return C3Panel(config, cursor=cursor, unrecorded=self._unrecorded.setdefault(config.name, []))
 
 
 class C3Panel:
-    def __init__(self, config: DeviceConfig, *, cursor: bytes | None = None) -> None:
+    def __init__(
+        self, config: DeviceConfig, *, cursor: bytes | None = None, unrecorded: list[DoorEvent] | None = None
+    ) -> None:
+        """`unrecorded`: what an earlier connection fetched; filled and emptied here."""
         self.config = config
+        self.warning = ""
+        self._unrecorded = [] if unrecorded is None else unrecorded
         self.counters: Counter[str] = Counter()
         self._host, self._port = split_address(config.address, PORT)
         self._poll_s = float(config.options.get("poll_s", POLL_S))
@@ -191,6 +210,7 @@ class C3Panel:
 
     async def run(self, record: Record) -> None:
         identity = await self.probe()
+        await self._hand_over(record)
         await self._poll(record, identity.serial)
         await self._backlog(record, identity.serial)
         while True:
@@ -208,10 +228,15 @@ class C3Panel:
             events, states = messages.text_log(await self._ask(frame.LOG_TEXT), serial=serial)
         for state in states:
             events += self._alarm_events(state, serial)
-        if events:
-            await record(events)
-        for state in states:
             self._alarms = state.alarms
+        self._unrecorded += events
+        await self._hand_over(record)
+
+    async def _hand_over(self, record: Record) -> None:
+        """Each event is let go of when it is durable: the panel does not have it any more."""
+        if events := list(self._unrecorded):
+            await record(events)
+            del self._unrecorded[: len(events)]
 
     def _alarm_events(self, state: DoorState, serial: str) -> list[DoorEvent]:
         found = []
@@ -235,8 +260,11 @@ class C3Panel:
         """Stored events behind the cursor, with an overlap; all of them if the cursor's row is gone."""
         try:
             rows = await self.rows("transaction")
-        except (Unsupported, DeviceRefused):
+        except (Unsupported, DeviceRefused) as exc:
             self.counters["backlog_unreadable"] += 1
+            self.warning = f"{NOT_READ} ({exc})"
+            # Its bytes tell one gap from the next.
+            await record([DoorEvent(serial, DoorEventKind.OTHER, reason=self.warning, raw=uuid4().bytes)])
             return
         marks = [_mark(row) for row in rows]
         start = 0

@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 
 from device_drivers.devices import DeviceTemplate, DeviceUser, Identity
 from device_drivers.errors import ProtocolError
-from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin, Punch, PunchState, VerifyMode
+from device_drivers.events import DoorEvent, DoorEventKind, Origin, Punch, PunchState, VerifyMode
 from device_drivers.isapi.codes import EVENT, KINDS, NOT_SUPPORTED, PASSED, STATES
 
 MAX_DOCUMENT = 4 * 1024 * 1024
@@ -176,7 +176,7 @@ def identity(document: Json) -> Identity:
 
 def event(
     fields: Mapping[str, Any], *, serial: str, origin: Origin, time: Any = None, raw: bytes = b"", punches: bool = True
-) -> DeviceEvent:
+) -> Punch | DoorEvent:
     """One record of an AcsEvent search, or the `AccessControllerEvent` of an alert.
 
     Searches say major/minor, alerts majorEventType/subEventType.

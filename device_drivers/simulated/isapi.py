@@ -44,6 +44,12 @@ class SimulatedIsapi:
     opened: list[tuple[int, str]] = field(default_factory=list)
     hosts: dict[str, str] = field(default_factory=lambda: {"1": "", "2": ""})  # httpHosts, as sent
     digest_push: bool = True
+    by_time: bool = False  # searches answer in the order of the clock, which may have jumped
+    numbered_log: bool = True
+    numbered_alerts: bool = True
+    alerts_ahead: timedelta = timedelta()  # an alert's time before its record's
+    ranges_empty: bool = False  # it says that it searches by serial number, and finds nothing
+    page_stuck: bool = False  # a search goes on for ever, telling its first page
     heartbeat_s: float | None = HEARTBEAT_S
     offset: timedelta = timedelta()
     reboots: int = 0
@@ -82,13 +88,14 @@ class SimulatedIsapi:
             "attendanceStatus": "checkIn",
         }  # fmt: skip
         self.events.append(record)
+        unsaid = {"major", "minor", "time"} | (set() if self.numbered_alerts else {"serialNo"})
         if live:
             alert = {
-                "ipAddress": "192.0.2.20", "portNo": 80, "protocol": "HTTP", "dateTime": record["time"],
+                "ipAddress": "192.0.2.20", "portNo": 80, "protocol": "HTTP", "dateTime": self._alert_time(),
                 "activePostCount": 1, "eventType": "AccessControllerEvent", "eventState": "active",
                 "eventDescription": "Access Controller Event",
                 "AccessControllerEvent": {
-                    **{key: value for key, value in record.items() if key not in {"major", "minor", "time"}},
+                    **{key: value for key, value in record.items() if key not in unsaid},
                     "majorEventType": 5, "subEventType": minor, "currentEvent": True,
                 },
             }  # fmt: skip
@@ -200,6 +207,9 @@ class SimulatedIsapi:
         """Numbers begin again at one."""
         self.events.clear()
         self._next_serial = 1
+
+    def _alert_time(self) -> str:
+        return f"{self.local_time() + self.alerts_ahead:%Y-%m-%dT%H:%M:%S}+08:00"
 
     def local_time(self) -> datetime:
         return (datetime.now(UTC) + timedelta(hours=8) + self.offset).replace(tzinfo=None, microsecond=0)
@@ -389,9 +399,19 @@ class SimulatedIsapi:
         if not self.by_serial:
             first, last = 0, 1 << 40
         found = [event for event in self.events if first <= event["serialNo"] <= last]
+        if self.ranges_empty and "beginSerialNo" in condition:
+            found = []
+        if self.by_time:
+            found.sort(key=lambda event: (event["time"], event["serialNo"]))
         if condition.get("timeReverseOrder"):
             found.reverse()
-        return self._page(condition, "AcsEvent", "InfoList", found)
+        if not self.numbered_log:
+            found = [{key: value for key, value in event.items() if key != "serialNo"} for event in found]
+        if not self.page_stuck:
+            return self._page(condition, "AcsEvent", "InfoList", found)
+        answer = self._page({**condition, "searchResultPosition": 0}, "AcsEvent", "InfoList", found)
+        answer["AcsEvent"]["responseStatusStrg"] = "MORE"
+        return answer
 
     @staticmethod
     def _page(condition: Json, answer: str, entries: str, found: list[Json]) -> Json:

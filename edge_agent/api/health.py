@@ -57,6 +57,7 @@ async def status_of(running: Gateway) -> Status:
     version = governance.configuration.version
     short = governance.database.ballast.short
     warnings = [f"{name}: {h.error}" for name, h in health.items() if h.state is LinkState.NEEDS_PERSON]
+    warnings += [f"{name}: {words}" for name, words in running.fleet.warnings().items()]
     warnings += [f"upstream {name}: {d.error}" for name, d in running.upstreams.health.items() if d.failures]
     warnings += [biometrics.warning] if biometrics.warning else []
     warnings += ["the disk is short of room"] if short else []

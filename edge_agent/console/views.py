@@ -230,6 +230,8 @@ def warnings(gateway: Gateway, t: Text) -> list[str]:
         for name, health in gateway.fleet.health.items()
         if health.state is LinkState.NEEDS_PERSON
     ]
+    away = t("断线期间的记录无法从设备补读", "what happens while it is not connected cannot be read from it")
+    found += [f"{name}{t('：', ': ')}{away}" for name in gateway.fleet.warnings()]
     found += [
         f"{t('上游', 'Uplink')} {name}{t('：', ': ')}{refusal(delivery.state, t)} · {delivery.error}"
         for name, delivery in gateway.upstreams.health.items()

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 
 from device_drivers import catalog, discovery
-from device_drivers.devices import DeviceConfig, Driver, Record
+from device_drivers.devices import DeviceConfig, Driver, Record, Warns
 from device_drivers.events import DeviceEvent
 from edge_agent.attendance import Attendance, Other
 from edge_agent.crew import Crew
@@ -63,6 +63,11 @@ class Fleet:
             if supervisor.health.serial == serial:
                 return supervisor.driver
         return None
+
+    def warnings(self) -> dict[str, str]:
+        """What the drivers of connections that stand warn of, by device."""
+        drivers: dict[str, object] = {name: supervisor.driver for name, supervisor in self._supervisors.items()}
+        return {name: d.warning for name, d in drivers.items() if isinstance(d, Warns) and d.warning}
 
     def online(self) -> int:
         return sum(health.state is LinkState.ONLINE for health in self.health.values())

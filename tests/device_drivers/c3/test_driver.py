@@ -14,9 +14,9 @@ import pytest
 from c3 import consts
 from c3.controldevice import ControlDeviceOutput
 
-from device_drivers.c3.driver import C3Panel
+from device_drivers.c3.driver import C3Panel, C3Panels
 from device_drivers.catalog import make
-from device_drivers.devices import CommandState, DeviceConfig, DeviceUser, DoorController, DoorMode, Feature
+from device_drivers.devices import CommandState, DeviceConfig, DeviceUser, DoorController, DoorMode, Feature, Warns
 from device_drivers.errors import AuthenticationFailed, LinkError, ProtocolError, Unsupported, WrongDevice
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
 from device_drivers.simulated.c3 import SimulatedC3
@@ -113,6 +113,58 @@ async def test_a_cleared_table_is_read_from_its_start() -> None:
             await record.until("5")
         async with driver(panel, cursor=b"\xff") as made, receiving(made, record):
             await record.until("5")
+
+
+async def test_what_was_fetched_and_could_not_be_recorded_is_told_by_the_next_connection() -> None:
+    panel, record, panels = SimulatedC3(), Recorder(), C3Panels()
+
+    async def full(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+        raise OSError("disk full")
+
+    async with panel.running():
+        for card in (1, 2, 3):
+            panel.swipe(card)
+        panel.rows["transaction"] *= 3000  # no longer fits in one answer: the log is all there is
+        for _ in range(2):
+            made = panels.panel(config(panel))
+            with pytest.raises(OSError, match="disk full"):
+                await asyncio.wait_for(made.run(full), 10)
+            await made.close()
+        panel.swipe(4)
+        made = panels.panel(config(panel))
+        async with receiving(made, record):
+            await record.until("4")
+        await made.close()
+        made = panels.panel(config(panel))
+        async with receiving(made, record):
+            panel.swipe(5)
+            await record.until("5")
+        await made.close()
+    assert [event.card for event in record.events if event.card] == ["1", "2", "3", "4", "5"]
+
+
+async def test_a_table_too_long_for_one_answer_is_warned_of_and_recorded_as_a_gap() -> None:
+    panel, record = SimulatedC3(), Recorder()
+    async with panel.running():
+        panel.swipe(1)
+        panel._log.clear()
+        async with driver(panel) as made, receiving(made, record):
+            await record.until("1")
+            assert isinstance(made, Warns)
+            assert made.warning == ""
+        panel.rows["transaction"] *= 6000
+
+        def gaps() -> list[DoorEvent]:
+            return [event for event in record.events if event.kind is DoorEventKind.OTHER]
+
+        for count in (1, 2):
+            async with driver(panel, cursor=record.cursor) as made, receiving(made, record):
+                async with asyncio.timeout(10), record.changed:
+                    await record.changed.wait_for(lambda: len(gaps()) == count)  # noqa: B023
+                assert "backlog unreadable" in made.warning
+    first, second = gaps()
+    assert "backlog unreadable" in first.reason
+    assert first.raw != second.raw  # two gaps, not one told twice
 
 
 async def test_people_and_their_doors() -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
 import httpx
 import pytest
@@ -22,13 +23,23 @@ from device_drivers.devices import (
     DoorMode,
     Feature,
     Terminal,
+    Warns,
 )
-from device_drivers.errors import AuthenticationFailed, DeviceRefused, LinkError, LinkTimeout, Unsupported, WrongDevice
+from device_drivers.errors import (
+    AuthenticationFailed,
+    DeviceRefused,
+    LinkError,
+    LinkTimeout,
+    ProtocolError,
+    Unsupported,
+    WrongDevice,
+)
 from device_drivers.events import DeviceEvent, Origin, Punch
 from device_drivers.isapi.client import IsapiClient
 from device_drivers.isapi.driver import IsapiTerminal, connected
 from device_drivers.isapi.messages import PushTarget
 from device_drivers.isapi.receiver import IsapiReceiver
+from device_drivers.isapi.session import LogPosition
 from device_drivers.listener import listen
 from device_drivers.simulated.isapi import SimulatedIsapi
 
@@ -40,9 +51,13 @@ class Recorder:
     events: list[DeviceEvent] = field(default_factory=list)
     cursor: bytes | None = None
     fails: Exception | None = None
+    fails_after: int | None = None  # calls
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def __call__(self, events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+        if self.fails_after is not None:
+            self.fails_after -= 1
+            self.fails = OSError("disk full") if self.fails_after < 0 else None
         if self.fails:
             raise self.fails
         async with self.changed:
@@ -124,6 +139,158 @@ async def test_a_log_that_began_anew_is_read_from_its_start() -> None:
             await record.until(3)
             assert terminal.counters["log_resets"] == 1
     assert record.numbers() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("by_serial", [True, False], ids=["by serial number", "by position"])
+async def test_another_log_that_is_already_longer_is_read_from_its_start(by_serial: bool) -> None:
+    device, record = SimulatedIsapi(by_serial=by_serial), Recorder()
+    async with device.running():
+        for _ in range(60):
+            device.swipe("1", live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await record.until(60)
+        device.clear_log()
+        device.drift_clock(timedelta(days=1))
+        for _ in range(80):
+            device.swipe("2", live=False)
+        record.events.clear()
+        async with connected(config(device), cursor=record.cursor) as terminal, receiving(terminal, record):
+            await record.until(80)
+            await until(lambda: set(record.numbers()) == set(range(1, 81)))
+            assert terminal.counters["log_resets"] == 1
+
+
+async def test_a_replaced_terminal_is_read_from_its_start() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running():
+        device.swipe("1", live=False)
+        earlier = LogPosition(1, "", "DS-ANOTHER").cursor()
+        async with connected(config(device), cursor=earlier) as terminal, receiving(terminal, record):
+            await record.until(1)
+            assert terminal.counters["log_resets"] == 1
+
+
+async def test_a_cursor_of_an_earlier_version_is_read_on_from() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running():
+        for _ in range(100):
+            device.swipe("1", live=False)
+        async with connected(config(device), cursor=b'{"last": 90}') as terminal, receiving(terminal, record):
+            await record.until(100)
+        assert record.numbers() == list(range(70, 101))
+        assert LogPosition.from_cursor(record.cursor).serial == device.serial
+
+
+@pytest.mark.parametrize("by_serial", [True, False], ids=["by serial number", "by position"])
+async def test_records_in_the_order_of_a_clock_that_was_reset_are_all_read(by_serial: bool) -> None:
+    device, record = SimulatedIsapi(by_serial=by_serial, by_time=True), Recorder()
+    polled = {"events": "poll", "poll_s": 0.02}
+    async with device.running():
+        for _ in range(100):
+            device.swipe("1", live=False)
+        device.drift_clock(timedelta(days=-9000))
+        for _ in range(30):
+            device.swipe("2", live=False)
+        record.fails_after = 1  # the highest numbers are on the first page
+        async with connected(config(device, **polled)) as terminal:
+            with pytest.raises(OSError, match="disk full"):
+                await asyncio.wait_for(terminal.run(record), 10)
+        assert max(number or 0 for number in record.numbers()) == 130
+        record.fails, record.fails_after = None, None
+        async with connected(config(device, **polled), cursor=record.cursor) as terminal, receiving(terminal, record):
+            await until(lambda: set(record.numbers()) == set(range(1, 131)))
+            for _ in range(30):  # while the clock is still wrong
+                device.swipe("3", live=False)
+            await until(lambda: set(record.numbers()) == set(range(1, 161)))
+
+
+async def test_a_log_longer_than_a_range_and_with_a_hole_is_read_whole() -> None:
+    device, record = SimulatedIsapi(), Recorder()
+    async with device.running():
+        for _ in range(700):
+            device.swipe("1", live=False)
+        device._next_serial = 5000
+        device.swipe("1", live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await record.until(5000)
+    assert set(record.numbers()) == {*range(1, 701), 5000}
+
+
+async def test_a_terminal_that_finds_no_range_of_numbers_is_read_by_position() -> None:
+    device, record = SimulatedIsapi(ranges_empty=True), Recorder()
+    async with device.running():
+        for _ in range(40):
+            device.swipe("1", live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await record.until(40)
+            device.swipe("1")
+            await record.until(41)
+        device.swipe("1", live=False)
+        async with connected(config(device), cursor=record.cursor) as terminal, receiving(terminal, record):
+            await record.until(42)
+    assert set(record.numbers()) == set(range(1, 43))
+
+
+async def test_a_search_that_never_ends_is_an_error_or_ends_where_it_said() -> None:
+    device, record = SimulatedIsapi(page_stuck=True), Recorder()
+    async with device.running():
+        for _ in range(30):
+            device.swipe("1", live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await until(lambda: LogPosition.from_cursor(record.cursor).last == 30)
+        device.swipe("1", live=False)
+        async with connected(config(device)) as terminal:
+            with pytest.raises(ProtocolError, match="same 30 records again, 30 of 31"):
+                await asyncio.wait_for(terminal.run(Recorder()), 10)
+
+
+@pytest.mark.parametrize(
+    "traits", [{"numbered_alerts": False}, {"alerts_ahead": timedelta(seconds=1)}], ids=["no number", "another second"]
+)
+async def test_what_alert_and_log_tell_differently_is_one_punch(traits: dict[str, Any]) -> None:
+    device, record = SimulatedIsapi(**traits), Recorder()
+    async with device.running(), connected(config(device)) as terminal, receiving(terminal, record):
+        await asyncio.wait_for(device.streaming.wait(), 5)
+        for number in (1, 2, 3):
+            device.swipe("7")
+            await record.until(number)
+        assert {event.origin for event in record.events if isinstance(event, Punch)} >= {Origin.LIVE}
+        assert "not_in_the_log" not in terminal.counters
+    assert {(e.record_no, e.device_time) for e in record.events if isinstance(e, Punch)} == {
+        (entry["serialNo"], datetime.fromisoformat(entry["time"]).replace(tzinfo=None)) for entry in device.events
+    }
+
+
+async def test_what_the_log_does_not_hold_is_taken_from_the_alert() -> None:
+    device, record, pauses = SimulatedIsapi(), Recorder(), []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async with device.running():
+        client = IsapiClient(f"http://{device.address}", username="admin", password=device.password, sleep=pause)
+        async with receiving(terminal := IsapiTerminal(config(device), client=client), record):
+            await asyncio.wait_for(device.streaming.wait(), 5)
+            device.swipe("7")
+            kept, device.events = device.events, []
+            await record.until(1)
+            assert len(pauses) == 2  # it was looked for
+            device.events = kept
+        await terminal.close()
+
+
+async def test_a_log_without_numbers_is_warned_of_and_alerts_are_the_record() -> None:
+    device, record = SimulatedIsapi(numbered_log=False), Recorder()
+    async with device.running():
+        device.swipe("1", live=False)
+        async with connected(config(device)) as terminal, receiving(terminal, record):
+            await until(lambda: terminal.warning)
+            assert isinstance(terminal, Warns)
+            device.swipe("7")
+            await record.until(2)
+        async with connected(config(device, events="poll")) as terminal:
+            with pytest.raises(Unsupported, match="serial numbers"):
+                await asyncio.wait_for(terminal.run(record), 10)
 
 
 async def test_a_stream_without_events_is_kept_alive_by_heartbeats() -> None:

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from device_drivers.c3.driver import C3Panel
+from device_drivers.devices import DeviceConfig
 from edge_agent import logs
+from edge_agent.console import views
+from edge_agent.devices.supervise import Supervisor
 from edge_agent.policy.roles import Role
 from tests.edge_agent.api.whole import PERSON, Whole
 
@@ -30,6 +34,27 @@ async def test_probes_answer_without_a_caller_and_tell_when_no_punch_could_be_ke
         monkeypatch.setattr(whole.agent.database.ballast, "short", True)
         short = await stranger.get("/readyz")
     assert (short.status_code, short.json()) == (503, {"ready": False})
+
+
+async def test_what_a_driver_at_work_warns_of_is_said_where_health_is_shown(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = C3Panel(DeviceConfig("gate", "c3", address="192.0.2.7"))
+    panel.warning = "backlog unreadable"
+    attendance, fleet = whole.agent.attendance, whole.agent.fleet
+    gate = Supervisor(
+        panel.config,
+        lambda config, cursor: panel,
+        record_for=lambda: attendance.recorder("gate"),
+        load_cursor=lambda: attendance.cursor("gate"),
+    )
+    gate.driver = panel
+    monkeypatch.setitem(fleet._supervisors, "gate", gate)
+    async with whole.client(Role.ADMIN) as admin:
+        said = (await admin.get("/api/v1/status")).json()["warnings"]
+    shown = views.warnings(whole.app.state.gateway, lambda zh, en: en)
+    assert "gate: backlog unreadable" in said
+    assert "gate: what happens while it is not connected cannot be read from it" in shown
 
 
 async def test_metrics_hold_nothing_personal(whole: Whole) -> None:
