@@ -88,6 +88,7 @@ async def test_what_was_done_before_the_backup_is_not_ordered_again(tmp_path: Pa
     async with site(tmp_path) as s:
         await s.add("ann", card="1111")
         await s.erasure.erase(ANN, Verb.LEAVE, actor="li", reason="left")
+        s.clock.move(hours=1)
         await s.add("ann", card="3333")  # hired again
         await people(s)
     assert bring_back(tmp_path).ordered_again == 0
