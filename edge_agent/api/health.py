@@ -50,6 +50,14 @@ class Status(BaseModel):
     refused: list[RefusedView]
 
 
+def door_faults(running: Gateway) -> dict[str, str]:
+    """Doors whose controller is not configured, or does not do as it should; and why."""
+    known = {device.name for device in running.governance.configuration.site.devices}
+    doors = running.rules().doors
+    missing = {name: f"there is no device {door.device}" for name, door in doors.items() if door.device not in known}
+    return missing | {name: why for name, why in running.doors.untold.items() if name in doors}
+
+
 async def status_of(running: Gateway) -> Status:
     books = [ledger for ledger in await running.outbox.stats() if not ledger.revoked]
     governance, biometrics = running.governance, running.biometrics
@@ -58,6 +66,7 @@ async def status_of(running: Gateway) -> Status:
     short = governance.database.ballast.short
     warnings = [f"{name}: {h.error}" for name, h in health.items() if h.state is LinkState.NEEDS_PERSON]
     warnings += [f"{name}: {words}" for name, words in running.fleet.warnings().items()]
+    warnings += [f"door {name}: {why}" for name, why in door_faults(running).items()]
     warnings += [f"upstream {name}: {d.error}" for name, d in running.upstreams.health.items() if d.failures]
     warnings += [biometrics.warning] if biometrics.warning else []
     warnings += ["the disk is short of room"] if short else []

@@ -17,6 +17,7 @@ from edge_agent.api.approvals import ACTS
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_view, pending_views
 from edge_agent.api.doors import alarm_views, door_views
+from edge_agent.api.health import door_faults
 from edge_agent.api.privacy import request_view, requests_of
 from edge_agent.api.two_people import waiting
 from edge_agent.console.page import Counts, Lamp, Text, counted
@@ -232,6 +233,7 @@ def warnings(gateway: Gateway, t: Text) -> list[str]:
     ]
     away = t("断线期间的记录无法从设备补读", "what happens while it is not connected cannot be read from it")
     found += [f"{name}{t('：', ': ')}{away}" for name in gateway.fleet.warnings()]
+    found += [f"{t('门', 'Door')} {name}{t('：', ': ')}{why}" for name, why in door_faults(gateway).items()]
     found += [
         f"{t('上游', 'Uplink')} {name}{t('：', ': ')}{refusal(delivery.state, t)} · {delivery.error}"
         for name, delivery in gateway.upstreams.health.items()

@@ -9,8 +9,10 @@ from device_drivers.c3.driver import C3Panel
 from device_drivers.devices import DeviceConfig
 from edge_agent import logs
 from edge_agent.console import views
+from edge_agent.database import utc_now
 from edge_agent.devices.supervise import Supervisor
 from edge_agent.policy.roles import Role
+from edge_agent.policy.rules import AccessRules
 from tests.edge_agent.api.whole import PERSON, Whole
 
 SECRETS = {
@@ -55,6 +57,21 @@ async def test_what_a_driver_at_work_warns_of_is_said_where_health_is_shown(
     shown = views.warnings(whole.app.state.gateway, lambda zh, en: en)
     assert "gate: backlog unreadable" in said
     assert "gate: what happens while it is not connected cannot be read from it" in shown
+
+
+async def test_a_door_that_cannot_do_as_it_should_is_said_where_health_is_shown(whole: Whole) -> None:
+    site = whole.agent.site
+    lost = {"name": "yard", "device": "panel-9", "verify": [["card"]]}
+    access = AccessRules.model_validate({**site.access.model_dump(), "doors": [*site.access.doors, lost]})
+    await whole.agent.configuration.apply(
+        site.model_copy(update={"access": access}), actor="li", reason="a gate", now=utc_now()
+    )
+    whole.agent.doors.untold["yard"] = "no door 9 on this controller"
+    async with whole.client(Role.ADMIN) as admin:
+        said = (await admin.get("/api/v1/status")).json()["warnings"]
+    assert "door yard: no door 9 on this controller" in said
+    del whole.agent.doors.untold["yard"]
+    assert "Door yard: there is no device panel-9" in views.warnings(whole.app.state.gateway, lambda zh, en: en)
 
 
 async def test_metrics_hold_nothing_personal(whole: Whole) -> None:
