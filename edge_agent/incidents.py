@@ -24,7 +24,7 @@ from edge_agent.config import SiteConfig
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database, utc_text
 from edge_agent.delivery.event import Event, append
-from edge_agent.doors.control import AlarmKind
+from edge_agent.doors.alarms import AlarmKind
 
 WATCH_EVERY_S = 15.0
 VERIFY_EVERY = timedelta(hours=6)  # the walk over the whole audit chain

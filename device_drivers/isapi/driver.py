@@ -1,11 +1,8 @@
 """A Hikvision access terminal: the log by serial number, live events by stream, by its own pushes, or by polling.
 
-The stream is opened, and the push armed, before the log is read, so nothing falls between the two. An alert is a bell:
-the log is read at once from where we stand, and what it says is recorded, because alerts leave out numbers, or tell
-another second than the log, and a punch would count twice. What the log does not hold is taken from the alert, and so
-is everything where a model has no log, or one without serial numbers. The position moves over a range of numbers once
-the whole range is read, in whatever order its records came. What a model lacks is measured by asking, not taken from
-a list of models: where it cannot push it is listened to, where it has no stream it is polled.
+The stream is opened, and the push armed, before the log is read, so nothing falls between the two; what an alert means
+beside the log is told in `event_log.py`. What a model lacks is measured by asking, not taken from a list of models:
+where it cannot push it is listened to, where it has no stream it is polled.
 """
 
 from __future__ import annotations
@@ -13,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
 import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
-from uuid import uuid4
 
 from device_drivers.devices import (
     Capabilities,
@@ -45,9 +39,10 @@ from device_drivers.errors import (
     Unsupported,
     WrongDevice,
 )
-from device_drivers.events import DoorEvent, Origin, Punch
+from device_drivers.events import Origin
 from device_drivers.isapi import messages
 from device_drivers.isapi.client import STREAM_SILENCE_S, Busy, IsapiClient
+from device_drivers.isapi.event_log import EVENTS, NO_NUMBERS, EventLog
 from device_drivers.isapi.frame import PartDecoder, boundary_of
 from device_drivers.isapi.messages import (
     FACE_PICTURE,
@@ -56,37 +51,23 @@ from device_drivers.isapi.messages import (
     PushTarget,
     integer,
     item,
-    items,
     local_time,
     offers,
     text,
 )
 from device_drivers.isapi.people import People
 from device_drivers.isapi.push import USERNAME, Inbox
-from device_drivers.isapi.session import OVERLAP, LogPosition, code, mark
+from device_drivers.isapi.session import LogPosition
 from device_drivers.links import split_address
 
 log = logging.getLogger(__name__)
 
-PAGE = 30
-WINDOW = 600  # numbers read before the position moves
-LOG_LAGS_S = (0.2, 0.6)  # pauses for a terminal that tells before it writes
-SAME_RECORD = timedelta(seconds=3)  # an alert's time and its record's, where no number says that they are one
-SAME_NUMBER = timedelta(minutes=1)  # as far apart, one number means one record
-STILL_LIVE = timedelta(minutes=1)  # before what just happened
-TOLD = 256  # records remembered to know their alerts by
 POLL_S = 5.0
 SWEEP_S = 300.0  # the log is read this often even while the stream seems well
 CHECK_S = 30.0  # a terminal that restarted has forgotten where to push
 DOOR_COMMANDS = {DoorMode.CONTROLLED: "close", DoorMode.LOCKED: "alwaysClose", DoorMode.UNLOCKED: "alwaysOpen"}
-EVENTS = "/ISAPI/AccessControl/AcsEvent"
 HOSTS = "/ISAPI/Event/notification/httpHosts"
 EVENT_SOURCES = ("stream", "push", "poll")
-NO_NUMBERS = (
-    "the records of this model's log have no serial numbers: what happens while nobody is connected cannot be read"
-)
-
-Told = Punch | DoorEvent
 
 
 class Receiver(Protocol):
@@ -126,16 +107,15 @@ class IsapiTerminal:
         self._check_s = float(options.get("check_s", CHECK_S))
         self._client = client or self._connect()
         self._people = People(self._client, readers=tuple(options.get("readers", (1,))))
-        self._position = LogPosition.from_cursor(cursor)
+        self._log = EventLog(
+            self._client,
+            name=config.name,
+            counters=self.counters,
+            serial=lambda: self._serial,
+            position=LogPosition.from_cursor(cursor),
+        )
         self._identity: Identity | None = None
         self._can: Capabilities | None = None
-        self._by_serial = False
-        self._has_log = True
-        self._numbered = True  # until a record without a number is seen
-        self._told: dict[int, Told] = {}  # by the log, on this connection; the latest, by number
-        self._claimed: set[int] = set()  # of these, by alerts without a number
-        self._one_reader = asyncio.Lock()
-        self._record: Record | None = None
 
     def _connect(self) -> IsapiClient:
         options = self.config.options
@@ -155,7 +135,7 @@ class IsapiTerminal:
 
     @property
     def warning(self) -> str:
-        return "" if self._numbered else NO_NUMBERS
+        return "" if self._log.numbered else NO_NUMBERS
 
     async def probe(self) -> Identity:
         identity = messages.identity(await self._client.get("/ISAPI/System/deviceInfo"))
@@ -182,8 +162,8 @@ class IsapiTerminal:
         events = await self._ask(f"{EVENTS}/capabilities?format=json")
         if events is not None:
             features |= {Feature.PUNCHES, Feature.LIVE}
-            self._by_serial = item(events, "AcsEvent", "AcsEventCond", "beginSerialNo") is not None
-        self._has_log = events is not None
+            self._log.by_serial = item(events, "AcsEvent", "AcsEventCond", "beginSerialNo") is not None
+        self._log.exists = events is not None
         people = await self._ask("/ISAPI/AccessControl/UserInfo/capabilities?format=json")
         if people is not None:
             features |= {Feature.USERS, Feature.PINS}
@@ -218,7 +198,7 @@ class IsapiTerminal:
     async def run(self, record: Record) -> None:
         await self.probe()
         await self.capabilities()
-        self._record = record
+        self._log.record = record
         try:
             if self._events == "push":
                 try:
@@ -229,18 +209,18 @@ class IsapiTerminal:
                 try:
                     await self._listen()
                 except Unsupported:
-                    if not self._has_log:
+                    if not self._log.exists:
                         raise
             await self._poll()
         finally:
-            self._record = None
+            self._log.record = None
 
     async def _poll(self) -> None:
-        if not self._has_log:
+        if not self._log.exists:
             raise Unsupported(f"{self.config.name}: this model has no log to poll; set options.events to stream")
         while True:
-            await self._read_log()
-            if not self._numbered:
+            await self._log.read()
+            if not self._log.numbered:
                 raise Unsupported(f"{self.config.name}: {NO_NUMBERS}, nor polled; set options.events to stream")
             await asyncio.sleep(self._poll_s)
 
@@ -260,7 +240,7 @@ class IsapiTerminal:
         receiver.opened(inbox, self)
         try:
             await self._arm(inbox)
-            await self._read_log()
+            await self._log.read()
             sweep_at = loop.time() + self._sweep_s
             while True:
                 await self._arm(inbox)
@@ -277,9 +257,9 @@ class IsapiTerminal:
 
     async def _read_what_was_not_pushed(self) -> None:
         """Nothing, usually. A firewall between us would else go unnoticed: events would come, each time too late."""
-        before = self._position
-        await self._read_log()
-        if self._position != before:
+        before = self._log.position
+        await self._log.read()
+        if self._log.position != before:
             self.counters["not_pushed"] += 1
             log.warning("isapi_not_pushed device=%s: the log has events that did not arrive", self.config.name)
 
@@ -335,7 +315,7 @@ class IsapiTerminal:
         path = "/ISAPI/Event/notification/alertStream"
         async with self._client.stream(path, silence_s=self._silence_s) as response:
             decoder = PartDecoder(boundary_of(response.headers.get("content-type", "")))
-            await self._read_log()
+            await self._log.read()
             loop = asyncio.get_running_loop()
             sweep_at = loop.time() + self._sweep_s
             async for data in response.aiter_raw():
@@ -344,7 +324,7 @@ class IsapiTerminal:
                 if decoder.ended:
                     break
                 if loop.time() >= sweep_at:  # heartbeats keep this loop turning
-                    await self._read_log()
+                    await self._log.read()
                     sweep_at = loop.time() + self._sweep_s
         raise LinkError(f"{self._client.base_url}: the event stream ended")
 
@@ -365,190 +345,11 @@ class IsapiTerminal:
             self.counters["other_notifications"] += 1
             return
         event = messages.event(access, serial=self._serial, origin=Origin.LIVE, time=alert.time, raw=alert.raw)
-        if not self._has_log or not self._numbered:
-            await self._keep([event])
-        elif not self._was_told(event):
-            await self._read_what_is_announced(event, now=access.get("currentEvent") is not False)
-
-    async def _read_what_is_announced(self, event: Told, *, now: bool) -> None:
-        """`now`: not told again from the terminal's memory, which is the log."""
-        number = event.record_no
-        for pause in (0.0, *LOG_LAGS_S):
-            if pause:
-                await self._client.pause(pause)
-            await self._read_log(heard=event)
-            if self._numbered and self._was_told(event, number_alone=True):
-                return
-            if not self._numbered or (number is not None and number <= (self._position.last or 0)):
-                break
-        self.counters["not_in_the_log"] += 1
-        if now or not self._numbered:
-            await self._keep([event])
-
-    def _was_told(self, event: Told, *, number_alone: bool = False) -> bool:
-        """Whether the log told what this alert tells. A record stands for one alert without a number, no more."""
-        if event.record_no is not None:
-            found = self._told.get(event.record_no)
-            return found is not None and (number_alone or _together(found, event, SAME_NUMBER))
-        for number, told in self._told.items():
-            same = told.user_id == event.user_id and code(told) == code(event)
-            if same and number not in self._claimed and _together(told, event, SAME_RECORD):
-                self._claimed.add(number)
-                return True
-        return False
+        await self._log.heard(event, now=access.get("currentEvent") is not False)
 
     @property
     def _serial(self) -> str:
         return self._identity.serial if self._identity else self.config.serial
-
-    async def _keep(self, events: Sequence[Told], position: LogPosition | None = None) -> None:
-        """Durable on return, together with the position that is reached with them."""
-        if self._record is None:
-            raise LinkError(f"{self.config.name}: nobody receives at the moment")
-        reached = position or self._position
-        if events or reached != self._position:
-            await self._record(events, cursor=reached.cursor())
-        if position is not None:
-            self._position = position
-
-    # -- the log -------------------------------------------------------------------------------------------------------
-
-    async def _read_log(self, *, heard: Told | None = None) -> None:
-        """Everything behind the cursor, with an overlap; from the start if this is another log."""
-        if not self._has_log:
-            return
-        async with self._one_reader:
-            if not self._position.is_of(self._serial):
-                self._begin_anew()
-            newest, total = 0, 0
-            last, number = self._position.last, heard.record_no if heard else None
-            if not self._by_serial or heard is None or last is None or (number or 0) > last + WINDOW:
-                found, total = await self._end_of_log(timeReverseOrder=True)
-                if found is None:
-                    return
-                newest = found
-            if self._by_serial:
-                if await self._read_by_number(newest, total, heard):
-                    return
-                self._by_serial = False
-                log.warning("isapi_no_ranges device=%s: the log is read by position", self.config.name)
-            await self._read_by_position(newest, total, heard)
-
-    def _begin_anew(self) -> None:
-        self.counters["log_resets"] += 1
-        log.warning("isapi_another_log device=%s: everything is read", self.config.name)
-        self._position = LogPosition()
-        self._claimed.clear()
-
-    async def _end_of_log(self, **order: bool) -> tuple[int | None, int]:
-        """The number of the first record in this order, and how many there are."""
-        document = await self._client.json("POST", EVENTS, messages.search_events(0, 1, search_id=uuid4().hex, **order))
-        found = items(document, "AcsEvent", "InfoList")
-        if not found:
-            return None, 0
-        number = integer(found[0].get("serialNo"))
-        if number is None and self._numbered:
-            log.warning("isapi_log_without_numbers device=%s", self.config.name)
-        self._numbered = number is not None
-        return number, max(0, integer(item(document, "AcsEvent", "totalMatches")) or 0)
-
-    async def _read_by_number(self, newest: int, total: int, heard: Told | None) -> bool:
-        """Range after range: `newest` is the latest by the terminal's clock, which may not be the highest number.
-
-        False if no range finds anything in a log that has records.
-        """
-        last, any_found = self._position.last, False
-        first = 0 if last is None else max(0, last - OVERLAP)
-        end = (max(0, newest - total) if last is None else first) + WINDOW
-        while True:
-            before = self._position
-            found, rest = await self._read_pages(0, heard, beginSerialNo=first, endSerialNo=end)
-            another = last is not None and not before.is_in(found)
-            await self._keep_read(rest, before if another else before.after(found, serial=self._serial))
-            if another:
-                latest, total = await self._end_of_log(timeReverseOrder=True)
-                if latest is None:
-                    return True  # cleared, and nothing happened since
-                self._begin_anew()
-                last, newest, first, end = None, latest, 0, max(0, latest - total) + WINDOW
-                continue
-            last, any_found = None, any_found or bool(found)
-            if max(found, default=-1) < end and newest <= end:
-                return any_found
-            if self._position != before:
-                first, end = end + 1, end + WINDOW
-            elif end < newest:  # a hole in the numbers, of any width
-                first, end = end + 1, newest
-            else:
-                return any_found
-
-    async def _read_by_position(self, newest: int, total: int, heard: Told | None) -> None:
-        """From as far before the end as there are new numbers; all of it if they are not all there."""
-        position, start = self._position, 0
-        oldest, _ = await self._end_of_log()
-        newest = max(newest, oldest or 0)  # a clock that was set back puts the newest record first
-        if position.last is not None and newest >= position.last:
-            start = max(0, total - (newest - position.last) - OVERLAP)
-        found, rest = await self._read_pages(start, heard)
-        if position.last is not None:
-            new = sum(position.last < number <= newest for number in found)
-            if start and not (position.is_in(found) and new == newest - position.last):
-                await self._keep_read(rest)
-                found, rest = await self._read_pages(0, heard)
-            if not position.is_in(found):
-                self._begin_anew()
-        await self._keep_read(rest, self._position.after(found, serial=self._serial))
-
-    async def _read_pages(self, start: int, heard: Told | None, **conditions: int) -> tuple[dict[int, str], list[Told]]:
-        """Record what a search finds, but for the last page: with that the position moves.
-
-        The numbers found, with what tells each record from another of that number, and the last page.
-        """
-        position, found, rest = self._position, dict[int, str](), list[Told]()
-        async for page in self._pages(start, conditions):
-            await self._keep_read(rest)
-            found |= {event.record_no: mark(event) for event in page if event.record_no is not None}
-            after = -1 if position.last is None else position.last if position.is_in(found) else None
-            rest = [
-                replace(event, origin=Origin.LIVE) if heard and _is_live(event, heard, after=after) else event
-                for event in page
-            ]
-        return found, rest
-
-    async def _keep_read(self, page: Sequence[Told], position: LogPosition | None = None) -> None:
-        await self._keep(page, position)
-        for event in page:
-            if event.record_no is not None:
-                self._told[event.record_no] = event
-        while len(self._told) > TOLD:
-            oldest = next(iter(self._told))
-            del self._told[oldest]
-            self._claimed.discard(oldest)
-
-    async def _pages(self, position: int, conditions: Json) -> AsyncIterator[list[Told]]:
-        """Raises ProtocolError for a search that says it goes on and tells the same again."""
-        search_id, seen = uuid4().hex, set[int]()
-        while True:
-            body = messages.search_events(position, PAGE, search_id=search_id, **conditions)
-            document = await self._client.json("POST", EVENTS, body)
-            found = items(document, "AcsEvent", "InfoList")
-            numbers = {number for entry in found if (number := integer(entry.get("serialNo"))) is not None}
-            total = integer(item(document, "AcsEvent", "totalMatches")) or 0
-            if not found or (numbers <= seen and (numbers or position >= total)):
-                if found and position < total:
-                    raise ProtocolError(
-                        f"{self.config.name}: the log search tells the same {len(found)} records again, {position} of"
-                        f" {total} were read"
-                    )
-                return
-            seen |= numbers
-            yield [
-                messages.event(entry, serial=self._serial, origin=Origin.BACKLOG, raw=json.dumps(entry).encode())
-                for entry in found
-            ]
-            position += len(found)
-            if item(document, "AcsEvent", "responseStatusStrg") != "MORE":
-                return
 
     # -- clock and doors -----------------------------------------------------------------------------------------------
 
@@ -632,21 +433,6 @@ class IsapiTerminal:
                 reason = str(exc)
             results.append(ItemResult(f"{user_id}/{kind}", ok=not reason, reason=reason))
         return results
-
-
-def _together(one: Told, other: Told, within: timedelta) -> bool:
-    if one.device_time is None or other.device_time is None:
-        return one.device_time is other.device_time
-    return abs(one.device_time - other.device_time) <= within
-
-
-def _is_live(event: Told, heard: Told, *, after: int | None) -> bool:
-    """Whether the log tells what was just heard of, or what happened shortly before it and is new too."""
-    if heard.record_no is not None and event.record_no == heard.record_no:
-        return True
-    if after is None or event.record_no is None or event.record_no <= after:
-        return False
-    return _together(event, heard, STILL_LIVE)
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,8 @@ from edge_agent.api.idempotency import Once
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
-from edge_agent.doors.control import NotOpened, acknowledge, alarms
+from edge_agent.doors.alarms import acknowledge, alarms
+from edge_agent.doors.control import NotOpened
 from edge_agent.doors.presence import Order
 from edge_agent.policy.access import Denied, mode_of
 from edge_agent.policy.roles import Scope
@@ -81,7 +82,7 @@ def door_views(running: Gateway) -> list[DoorView]:
                 ordered_by=order.actor if order else "",
                 ordered_until=order.until if order else None,
                 open=presence.is_open(door.name),
-                not_told=running.doors.untold.get(door.name, ""),
+                not_told=running.doors.modes.untold.get(door.name, ""),
                 zone_to=door.zone_to,
             )
         )

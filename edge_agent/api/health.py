@@ -15,7 +15,7 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Gateway, Running
 from edge_agent.api.privacy import request_view, requests_of
 from edge_agent.devices.supervise import LinkState
-from edge_agent.doors.control import AlarmKind, alarms
+from edge_agent.doors.alarms import AlarmKind, alarms
 from edge_agent.policy.requests import Standing
 from edge_agent.policy.roles import Scope
 
@@ -55,7 +55,7 @@ def door_faults(running: Gateway) -> dict[str, str]:
     known = {device.name for device in running.governance.configuration.site.devices}
     doors = running.rules().doors
     missing = {name: f"there is no device {door.device}" for name, door in doors.items() if door.device not in known}
-    return missing | {name: why for name, why in running.doors.untold.items() if name in doors}
+    return missing | {name: why for name, why in running.doors.modes.untold.items() if name in doors}
 
 
 async def status_of(running: Gateway) -> Status:

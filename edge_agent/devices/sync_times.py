@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import time
 
 from device_drivers.devices import DeviceUser, DoorTask, TimeProfile
-from edge_agent.doors.control import DEVICE_MODES
+from edge_agent.doors.controller_modes import DEVICE_MODES
 from edge_agent.policy.controller_times import Changes, Spans, Spell
 from edge_agent.policy.rules import Door
 from edge_agent.policy.schedules import DAY_MINUTES

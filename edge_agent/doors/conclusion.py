@@ -23,7 +23,8 @@ from edge_agent.audit import Entry as AuditEntry
 from edge_agent.biometrics.sensing import Sensing
 from edge_agent.database import Database
 from edge_agent.delivery.event import Event, append
-from edge_agent.doors.control import Alarm, AlarmKind, Doors, NotOpened, clear_alarms, raise_alarm
+from edge_agent.doors.alarms import Alarm, AlarmKind, clear_alarms, raise_alarm
+from edge_agent.doors.control import Doors, NotOpened
 from edge_agent.doors.passages import (
     ANOTHER_FACTOR,
     Passage,
@@ -125,7 +126,7 @@ class Conclusion:
             await self._end(session, Feedback.DENIED, exc.code, person=person)
             return
         if granted.unlock_until is not None:
-            await self._doors.tell_mode(granted.door)
+            await self._doors.modes.tell([granted.door])
         await self._end(session, Feedback.GRANTED, "", person=person)
 
     async def _not_opened(self, event: Event, granted: Granted, entry: AuditEntry | None = None) -> None:

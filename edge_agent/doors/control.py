@@ -8,8 +8,7 @@ What a device says raises its alarms first and is recorded, cursor and all, afte
 words, and an alarm knows the event it was raised for. Words that were recorded before change nothing. A lost link
 releases nothing and locks nothing: the door stays in the state its controller keeps.
 
-Modes. An order is in force here at once, for all its doors in one transaction; controllers are told side by side, none
-of them waits for another. What a controller did not confirm is told again with the next tick.
+An order about modes is in force here at once, for all its doors in one transaction; `controller_modes.py` tells of it.
 """
 
 from __future__ import annotations
@@ -17,19 +16,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Protocol, cast
 
-from device_drivers import devices
 from device_drivers.devices import CommandResult, CommandState, Record
 from device_drivers.errors import DeviceError, LinkError
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
 from edge_agent.attendance import event_id, key_of
 from edge_agent.database import Database, utc_text
 from edge_agent.delivery.event import Event, append
+from edge_agent.doors.alarms import (
+    CLEARS,
+    OF_THE_DOOR,
+    RAISES,
+    Alarm,
+    AlarmKind,
+    clear_alarms,
+    note_alarm,
+    raise_alarm,
+)
+from edge_agent.doors.controller_modes import ControllerModes
 from edge_agent.doors.presence import Order, Presence
 from edge_agent.policy.access import GRANT_LIFETIME, Granted, genuine, mode_of
 from edge_agent.policy.rules import Door, DoorMode, Rules
@@ -38,45 +45,12 @@ log = logging.getLogger(__name__)
 
 TICK_S = 10.0
 MISSING_TICKS = 3  # a reconnect within half a minute is no alarm
-TELL_S = 5.0  # an order's answer waits so long for controllers; the telling goes on
 OPENING_GRACE = timedelta(seconds=5)  # from a release to the leaf moving: a heavy door, a slow contact report
 
-
-class AlarmKind(StrEnum):
-    FORCED = "forced"
-    HELD = "held"
-    TAMPER = "tamper"
-    DURESS = "duress"
-    FIRE = "fire"
-    SECURITY = "security"
-    POWER = "power"
-    LINK = "link"
-    ATTEMPTS = "attempts"  # a full row of failures at one place
-
-
-RAISES = {
-    DoorEventKind.FORCED: AlarmKind.FORCED,
-    DoorEventKind.HELD: AlarmKind.HELD,
-    DoorEventKind.TAMPER: AlarmKind.TAMPER,
-    DoorEventKind.DURESS: AlarmKind.DURESS,
-    DoorEventKind.FIRE: AlarmKind.FIRE,
-    DoorEventKind.SECURITY: AlarmKind.SECURITY,
-    DoorEventKind.POWER_LOST: AlarmKind.POWER,
-    DoorEventKind.LINK_LOST: AlarmKind.LINK,
-}
-CLEARS: dict[DoorEventKind, frozenset[AlarmKind]] = {
-    DoorEventKind.CLOSED: frozenset({AlarmKind.FORCED, AlarmKind.HELD}),
-    DoorEventKind.HELD_CLEARED: frozenset({AlarmKind.HELD}),
-    DoorEventKind.TAMPER_CLEARED: frozenset({AlarmKind.TAMPER}),
-    DoorEventKind.POWER_RESTORED: frozenset({AlarmKind.POWER}),
-    DoorEventKind.LINK_RESTORED: frozenset({AlarmKind.LINK}),
-}
 LETS_GO = frozenset(
     {DoorEventKind.GRANTED, DoorEventKind.BUTTON, DoorEventKind.REMOTE_OPEN, DoorEventKind.UNLOCKED, DoorEventKind.FIRE}
 )
-OF_THE_DOOR = frozenset({AlarmKind.FORCED, AlarmKind.HELD, AlarmKind.DURESS})
 OPEN_MODES = frozenset({DoorMode.UNLOCKED, DoorMode.EVACUATION})
-CONFIRMED = frozenset({CommandState.ACCEPTED, CommandState.DONE})
 BACK = frozenset({DoorEventKind.LINK_RESTORED, DoorEventKind.POWER_RESTORED})  # it may have forgotten its mode
 
 
@@ -93,84 +67,6 @@ class NotOpened(Exception):
         super().__init__(f"{door}: {message}")
         self.door = door
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    kind: AlarmKind
-    place: str  # door or device
-    raised_at: datetime
-    event: str
-    silent: bool = False
-    number: int | None = None
-    cleared_at: datetime | None = None
-    acknowledged_at: datetime | None = None
-    acknowledged_by: str = ""
-
-
-def note_alarm(connection: sqlite3.Connection, alarm: Alarm) -> bool:
-    """Raise it, unless it stands already or was raised for this event before."""
-    return bool(
-        connection.execute(
-            "INSERT INTO alarms (kind, place, raised_at, event, silent) SELECT ?, ?, ?, ?4, ?"
-            " WHERE NOT EXISTS (SELECT 1 FROM alarms WHERE event = ?4) ON CONFLICT DO NOTHING",
-            (alarm.kind, alarm.place, utc_text(alarm.raised_at), alarm.event, int(alarm.silent)),
-        ).rowcount
-    )
-
-
-def raise_alarm(connection: sqlite3.Connection, alarm: Alarm, event: Event, *, now: datetime) -> bool:
-    """An alarm and the event that tells of it. False if it stands already; a duress is told even then."""
-    if not note_alarm(connection, alarm) and alarm.kind is not AlarmKind.DURESS:
-        return False
-    append(connection, [event], now=now)
-    return True
-
-
-def clear_alarms(connection: sqlite3.Connection, kinds: Iterable[AlarmKind], place: str, at: datetime) -> int:
-    return sum(
-        connection.execute(
-            "UPDATE alarms SET cleared_at = ? WHERE kind = ? AND place = ? AND cleared_at IS NULL",
-            (utc_text(at), kind, place),
-        ).rowcount
-        for kind in kinds
-    )
-
-
-def alarms(connection: sqlite3.Connection, *, standing: bool = True, limit: int = 200) -> list[Alarm]:
-    """Newest first. `standing` leaves out those both cleared and acknowledged."""
-    where = "WHERE cleared_at IS NULL OR acknowledged_at IS NULL" if standing else ""
-    rows = connection.execute(
-        "SELECT kind, place, raised_at, event, silent, id, cleared_at, acknowledged_at, acknowledged_by"  # noqa: S608
-        f" FROM alarms {where} ORDER BY id DESC LIMIT ?",
-        (limit,),
-    )
-    return [
-        Alarm(
-            AlarmKind(kind),
-            place,
-            datetime.fromisoformat(raised),
-            event,
-            bool(silent),
-            number,
-            datetime.fromisoformat(cleared) if cleared else None,
-            datetime.fromisoformat(seen) if seen else None,
-            by or "",
-        )
-        for kind, place, raised, event, silent, number, cleared, seen, by in rows
-    ]
-
-
-def acknowledge(connection: sqlite3.Connection, number: int, *, actor: str, now: datetime) -> bool:
-    """Somebody has seen it. A duress alarm ends with this: nothing else ends it."""
-    seen = connection.execute(
-        "UPDATE alarms SET acknowledged_at = ?1, acknowledged_by = ?2,"
-        " cleared_at = CASE kind WHEN 'duress' THEN coalesce(cleared_at, ?1)"
-        " WHEN 'security' THEN coalesce(cleared_at, ?1) WHEN 'fire' THEN coalesce(cleared_at, ?1) ELSE cleared_at END"
-        " WHERE id = ?3 AND acknowledged_at IS NULL",
-        (utc_text(now), actor, number),
-    )
-    return bool(seen.rowcount)
 
 
 class Doors:
@@ -195,10 +91,7 @@ class Doors:
         self._used: dict[str, datetime] = {}  # nonces of grants, until they would be too old anyway
         self._tasks: set[asyncio.Task[None]] = set()
         self._noticed: set[str] = set()  # doors with an alarm of our own
-        # By door: to which connection, which relay, which mode.
-        self._told: dict[str, tuple[object, int, devices.DoorMode]] = {}
-        self._telling: dict[str, asyncio.Task[None]] = {}
-        self.untold: dict[str, str] = {}  # doors whose controller does not do as it should, and why
+        self.modes = ControllerModes(presence, rules=rules, driver=driver, now=now)
         self._missing: dict[str, int] = {}  # ticks without a connection
 
     # Commands
@@ -275,77 +168,15 @@ class Doors:
             for name, order in before.items():
                 self.presence.give_order(name, order)
             raise
-        await self._tell(orders)
-
-    async def tell_mode(self, door_name: str) -> CommandResult | None:
-        """Bring a controller with modes of its own to what is in force; None if it has none, is away or refuses."""
-        rules = self._rules()
-        door = rules.doors[door_name]
-        driver = self._driver(door.device)
-        if not isinstance(driver, devices.DoorController):
-            return None
-        mode = device_mode(door, rules, self.presence, self._now())
-        left = self._told.get(door_name)
-        try:
-            if left is not None and left[0] is driver and left[1] != door.relay and not self._used_relay(door, left[1]):
-                await driver.set_door_mode(left[1], devices.DoorMode.CONTROLLED)
-            result = await driver.set_door_mode(door.relay, mode)
-        except (DeviceError, ValueError) as exc:
-            self._not_told(door_name, str(exc))
-            return None
-        if result.state in CONFIRMED:
-            self._told[door_name] = (driver, door.relay, mode)
-        else:
-            self._told.pop(door_name, None)
-        if result.state not in CONFIRMED or result.reason:
-            self._not_told(door_name, result.reason or result.state)
-        else:
-            self.untold.pop(door_name, None)
-        return result
-
-    def _used_relay(self, door: Door, relay: int) -> bool:
-        return any(each.device == door.device and each.relay == relay for each in self._rules().doors.values())
-
-    def _not_told(self, door_name: str, why: str) -> None:
-        if self.untold.get(door_name) != why:
-            self.untold[door_name] = why
-            log.warning("door_mode_not_told door=%s reason=%s", door_name, why)
-
-    async def _tell(self, names: Iterable[str]) -> None:
-        """Tell the controllers of these doors side by side; return when all are told, at the latest after TELL_S."""
-        tasks = []
-        for name in names:
-            if name not in self._telling:
-                self._telling[name] = self._later(self._tell_until_right(name))
-            tasks.append(self._telling[name])
-        if tasks:
-            await asyncio.wait(tasks, timeout=TELL_S)
-
-    async def _tell_until_right(self, door_name: str) -> None:
-        """Once more if another mode was ordered while the controller was told."""
-        mode: devices.DoorMode | None = None
-        try:
-            while (door := self._rules().doors.get(door_name)) is not None:
-                wanted = device_mode(door, self._rules(), self.presence, self._now())
-                if wanted is mode:
-                    return
-                mode = wanted
-                await self.tell_mode(door_name)
-        finally:
-            del self._telling[door_name]
+        await self.modes.tell(orders)
 
     async def tick(self) -> None:
         """Tell controllers whose scheduled mode has changed, or who came back; notice devices that are gone."""
         rules, now = self._rules(), self._now()
-        untold = []
         for door in rules.doors.values():
-            driver = self._driver(door.device)
-            wanted = (driver, door.relay, device_mode(door, rules, self.presence, now))
-            if isinstance(driver, devices.DoorController) and self._told.get(door.name) != wanted:
-                untold.append(door.name)
             if door.name in self._opened_at and door.name not in self._timers:
                 self._time_leaf(door, self._opened_at[door.name], now)
-        await self._tell(untold)
+        await self.modes.tell(self.modes.owed())
         readers = {name for p in rules.points.values() for name in (p.reader, p.fingerprint, p.camera) if name}
         for device in readers | {door.device for door in rules.doors.values()}:
             if self._driver(device) is not None:
@@ -396,9 +227,7 @@ class Doors:
         """Believe what was recorded. Old events say nothing about now."""
         now = self._now()
         if any(said.kind in BACK and said.origin is Origin.LIVE for said in events):
-            for mine in self._rules().doors.values():
-                if mine.device == device:
-                    self._told.pop(mine.name, None)
+            self.modes.forget(device)
         live = [(door, said) for said in events if said.origin is Origin.LIVE and (door := self._door_of(device, said))]
         told = {door.name for door, said in live if said.kind is DoorEventKind.FORCED}
         for door, said in live:
@@ -442,6 +271,7 @@ class Doors:
         await self._database.write(work)
 
     async def close(self) -> None:
+        await self.modes.close()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -507,18 +337,3 @@ class Doors:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("door_alarm_not_recorded", exc_info=error)
-
-
-def device_mode(door: Door, rules: Rules, presence: Presence, now: datetime) -> devices.DoorMode:
-    """What a controller that knows three modes should do."""
-    return DEVICE_MODES[mode_of(door, rules, presence, now)]
-
-
-DEVICE_MODES: Mapping[DoorMode, devices.DoorMode] = {
-    DoorMode.CONTROLLED: devices.DoorMode.CONTROLLED,
-    DoorMode.OFFICE: devices.DoorMode.CONTROLLED,
-    DoorMode.LOCKED: devices.DoorMode.LOCKED,
-    DoorMode.LOCKDOWN: devices.DoorMode.LOCKED,
-    DoorMode.UNLOCKED: devices.DoorMode.UNLOCKED,
-    DoorMode.EVACUATION: devices.DoorMode.UNLOCKED,
-}

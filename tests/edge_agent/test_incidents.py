@@ -14,7 +14,7 @@ from edge_agent.audit import Entry
 from edge_agent.command_line.local_client import Invitation
 from edge_agent.config import ModalitySwitch
 from edge_agent.delivery.event import Event
-from edge_agent.doors.control import Alarm, AlarmKind, raise_alarm
+from edge_agent.doors.alarms import Alarm, AlarmKind, raise_alarm
 from edge_agent.incident_documents import Language, Paper, paper
 from edge_agent.incidents import IncidentKind
 from edge_agent.policy.roles import Role

@@ -16,7 +16,8 @@ from device_drivers.errors import DeviceRefused
 from device_drivers.events import KeysPressed
 from edge_agent import entry
 from edge_agent.biometrics import sensing
-from edge_agent.doors.control import NotOpened, alarms
+from edge_agent.doors.alarms import alarms
+from edge_agent.doors.control import NotOpened
 from edge_agent.doors.presence import Order, Presence
 from edge_agent.matching.face import FaceSample
 from edge_agent.matching.outcomes import PadState, Refused

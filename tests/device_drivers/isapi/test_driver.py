@@ -119,7 +119,7 @@ async def test_live_and_backlog_are_told_apart_and_say_the_same() -> None:
         device.swipe("7")
         await record.until(2)
         live = next(event for event in record.events if isinstance(event, Punch) and event.origin is Origin.LIVE)
-        stored = await terminal._pages(0, {}).__anext__()
+        stored = await terminal._log._pages(0, {}).__anext__()
         assert isinstance(stored[-1], Punch)
         assert replace(stored[-1], origin=live.origin, raw=live.raw) == live
 
@@ -513,7 +513,7 @@ async def test_a_failing_store_ends_the_driver_and_moves_no_cursor() -> None:
         device.swipe("1", live=False)
         with pytest.raises(OSError, match="disk full"):
             await asyncio.wait_for(terminal.run(record), 10)
-        assert terminal._position.last is None
+        assert terminal._log.position.last is None
 
 
 async def test_a_pulled_cable_is_a_lost_link() -> None:

@@ -66,11 +66,11 @@ async def test_a_door_that_cannot_do_as_it_should_is_said_where_health_is_shown(
     await whole.agent.configuration.apply(
         site.model_copy(update={"access": access}), actor="li", reason="a gate", now=utc_now()
     )
-    whole.agent.doors.untold["yard"] = "no door 9 on this controller"
+    whole.agent.doors.modes.untold["yard"] = "no door 9 on this controller"
     async with whole.client(Role.ADMIN) as admin:
         said = (await admin.get("/api/v1/status")).json()["warnings"]
     assert "door yard: no door 9 on this controller" in said
-    del whole.agent.doors.untold["yard"]
+    del whole.agent.doors.modes.untold["yard"]
     assert "Door yard: there is no device panel-9" in views.warnings(whole.app.state.gateway, lambda zh, en: en)
 
 

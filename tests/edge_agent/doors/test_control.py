@@ -15,8 +15,9 @@ from device_drivers.errors import DeviceRefused
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
 from edge_agent.attendance import Attendance, Source
 from edge_agent.delivery.event import Event
-from edge_agent.doors import control
-from edge_agent.doors.control import MISSING_TICKS, Alarm, AlarmKind, NotOpened, acknowledge, alarms, raise_alarm
+from edge_agent.doors import controller_modes
+from edge_agent.doors.alarms import Alarm, AlarmKind, acknowledge, alarms, raise_alarm
+from edge_agent.doors.control import MISSING_TICKS, NotOpened
 from edge_agent.doors.presence import Order, Presence
 from edge_agent.policy.access import GRANT_LIFETIME, Granted, Person, Request, decide
 from edge_agent.policy.rules import Direction, DoorMode, Factor
@@ -54,8 +55,8 @@ async def standing(s: Site) -> list[tuple[str, str]]:
 
 
 async def settle(s: Site) -> None:
-    while s.doors._tasks:
-        await asyncio.gather(*s.doors._tasks)
+    while under_way := [*s.doors._tasks, *s.doors.modes._telling.values()]:
+        await asyncio.gather(*under_way)
 
 
 async def test_a_grant_opens_once(s: Site) -> None:
@@ -280,7 +281,7 @@ class SilentPanel(Panel):
 
 
 async def test_a_silent_controller_keeps_no_other_door_from_its_order(s: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "TELL_S", 0.01)
+    monkeypatch.setattr(controller_modes, "TELL_S", 0.01)
     far = SilentPanel()
     s.devices["far"] = far
     s.set_rules(TWO_DOORS)
@@ -302,10 +303,10 @@ async def test_a_relay_that_is_not_there_is_one_doors_trouble_alone(s: Site) -> 
     s.set_rules(TWO_DOORS)
     await s.doors.tick()
     assert s.panel.modes == [(1, devices.DoorMode.CONTROLLED)]
-    assert s.doors.untold == {"yard": "no door 2 on this controller"}
+    assert s.doors.modes.untold == {"yard": "no door 2 on this controller"}
     far.fails = None
     await s.doors.tick()
-    assert s.doors.untold == {}
+    assert s.doors.modes.untold == {}
 
 
 @pytest.mark.parametrize("state", [CommandState.UNKNOWN, CommandState.FAILED])
@@ -318,7 +319,7 @@ async def test_a_mode_that_was_not_confirmed_is_told_again(
     with monkeypatch.context() as patch:
         patch.setattr(s.panel, "set_door_mode", unsure)
         await s.doors.tick()
-    assert s.doors.untold == {"front": state}
+    assert s.doors.modes.untold == {"front": state}
     await s.doors.tick()
     assert s.panel.modes == [(1, devices.DoorMode.CONTROLLED)]
     await s.doors.tick()
