@@ -61,6 +61,7 @@ def door_card(view: DoorView, standing: dict[str, str], last: str, zone: ZoneInf
         glyph, state = "open", t("门开着", "Open")
     if view.not_told:
         card = "warn"
+        state += t("（未确认）", " (not confirmed)")
         why += t("", " ") + t(f"控制器没有照做：{view.not_told}", f"The controller does not do so: {view.not_told}")
     if not view.online:
         glyph, tone, card = "unk", "off", "warn"
@@ -80,6 +81,7 @@ def door_card(view: DoorView, standing: dict[str, str], last: str, zone: ZoneInf
         "state": state,
         "why": why,
         "offline": not view.online,
+        "disobeyed": bool(view.not_told) and view.online,
         "open": view.open or view.mode is DoorMode.UNLOCKED,
         "ordered": bool(view.ordered_by),
         "lockdown": view.mode is DoorMode.LOCKDOWN,
@@ -282,9 +284,12 @@ def _orders(t: Text) -> list[tuple[str, str, str]]:
 def headline(cards: list[dict[str, Any]], t: Text) -> str:
     bad = [card for card in cards if card["card"] == "bad"]
     away = [card for card in cards if card["offline"]]
+    disobeyed = [card["name"] for card in cards if card["disobeyed"]]
     closed = [card for card in cards if card["lockdown"]]
     if bad:
         return t(f"{bad[0]['name']}：{bad[0]['state']}", f"{bad[0]['name']}: {bad[0]['state']}")
+    if disobeyed:
+        return t(f"{disobeyed[0]}：控制器没有照做", f"{disobeyed[0]}: its controller does not do as it should")
     if closed:
         return t(f"{len(closed)} 扇门已封锁", f"{counted(len(closed), 'door is', 'doors are')} in lockdown")
     if away:

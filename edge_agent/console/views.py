@@ -192,8 +192,11 @@ def lamps(gateway: Gateway, seen: Seen, t: Text) -> list[Lamp]:
     ]
     if gateway.rules().doors:
         count = len(seen.alarms)
-        words = t(f"{count} 告警", counted(count, "alarm")) if count else t("正常", "normal")
-        found.append(Lamp(t("门", "Doors"), words, "/doors", "bad" if count else ""))
+        words, tone = t(f"{count} 告警", counted(count, "alarm")), "bad"
+        if not count:
+            faults = len(door_faults(gateway))
+            words, tone = (t(f"{faults} 未照做", f"{faults} at odds"), "warn") if faults else (t("正常", "normal"), "")
+        found.append(Lamp(t("门", "Doors"), words, "/doors", tone))
     deliveries = gateway.upstreams.health
     failing = [name for name, delivery in deliveries.items() if delivery.failures]
     found.append(

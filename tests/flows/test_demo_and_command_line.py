@@ -10,10 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from edge_agent.api import accounts
+from edge_agent.policy.roles import Role
 
 START_S = 60
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("demo")]
@@ -201,6 +205,18 @@ def test_keys_tokens_incidents_and_thresholds_speak_to_machines(demo: Demo) -> N
     assert opened["id"] in demo.command("incidents", "list")
     assert "U 盘丢失" in demo.command("incidents", "report", opened["id"])
     assert json.loads(demo.command("doors", "open", "south-gate", "--json"))["state"] == "done"
+
+
+def test_an_account_gets_a_password_that_its_maker_does_not_know(demo: Demo) -> None:
+    with closing(sqlite3.connect(demo.folder / "agent.db", timeout=20)) as database, database:
+        accounts.add(database, "chenyu", role=Role.OPERATOR, password_hash=None, now=datetime.now(UTC))
+    given = demo.asked("accounts", "reset", "chenyu")
+    assert len(given["password"]) >= 12
+    with closing(sqlite3.connect(demo.folder / "agent.db", timeout=20)) as database:
+        [(kept,)] = database.execute("SELECT password FROM accounts WHERE name = 'chenyu'")
+    assert kept
+    assert given["password"] not in kept
+    demo.command("accounts", "reset", "nobody", status=1)
 
 
 def test_what_takes_two_people_is_nothing_for_a_command_line_that_is_nobody(demo: Demo, tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ async def test_a_door_that_cannot_do_as_it_should_is_said_where_health_is_shown(
     async with whole.client(Role.ADMIN) as admin:
         said = (await admin.get("/api/v1/status")).json()["warnings"]
     assert "door yard: no door 9 on this controller" in said
+    doors = {lamp.label: lamp for lamp in views.lamps(whole.app.state.gateway, views.Seen(), lambda zh, en: en)}[
+        "Doors"
+    ]
+    assert (doors.value, doors.tone) == ("1 at odds", "warn")
     del whole.agent.doors.modes.untold["yard"]
     assert "Door yard: there is no device panel-9" in views.warnings(whole.app.state.gateway, lambda zh, en: en)
 

@@ -57,7 +57,8 @@ def test_a_duration_is_said_in_its_largest_unit(time: timedelta, said: str) -> N
 
 
 def card(**changes: object) -> dict[str, object]:
-    return {"name": "gate", "card": "", "state": "Locked", "offline": False, "open": False, "lockdown": False} | changes
+    shut = {"name": "gate", "card": "", "state": "Locked", "offline": False, "open": False, "lockdown": False}
+    return shut | {"disobeyed": False} | changes
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,11 @@ def card(**changes: object) -> dict[str, object]:
         ([card(), card(offline=True, card="warn")], "The controller of 1 door is offline", "1 locked, 1 unknown"),
         ([card(card="bad", state="Held open", open=True)], "gate: Held open", "1 open"),
         ([card(lockdown=True), card(lockdown=True)], "2 doors are in lockdown", "2 locked"),
+        (
+            [card(lockdown=True), card(lockdown=True, disobeyed=True, card="warn")],
+            "gate: its controller does not do as it should",
+            "2 locked",
+        ),
     ],
 )
 def test_the_title_of_the_doors_is_the_answer(cards: list[dict[str, object]], title: str, counts: str) -> None:
