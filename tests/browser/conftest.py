@@ -65,7 +65,9 @@ class Console:
         return page
 
     def page_of(self, name: str, role: Role, path: str, *, language: str = "en") -> Page:
-        """Somebody else, at a browser of their own."""
+        """Somebody else, at a browser of their own; the gateway is claimed by its administrator before."""
+        if self.gateway.token is not None:
+            self.sign_in()
         context = self.context(signed_in=False, language=language)
         context.add_cookies(
             [{"name": COOKIE, "value": self.gateway.account(name, role), "url": self.gateway.url, "secure": True}]
