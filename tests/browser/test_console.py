@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from device_drivers import discovery
 from device_drivers.devices import Identity
@@ -302,6 +302,19 @@ def test_a_lockdown_needs_its_word_typed_and_is_lifted(console: Console) -> None
     expect(page.get_by_role("heading", level=1)).to_contain_text("扇门已封锁")
     page.get_by_role("button", name="解除封锁").click()
     expect(page.get_by_role("button", name="解除封锁")).to_have_count(0)
+
+
+def test_nothing_is_shown_before_a_click_on_it_is_heard(console: Console) -> None:
+    page = console.page()
+    scripts: list[Route] = []
+    page.route("**/static/console.js", lambda route: scripts.append(route))
+    page.goto("/doors", wait_until="commit")
+    page.wait_for_function("document.querySelector('[data-dialog=lockdown]')", polling=10)
+    painted = page.evaluate("new Promise(r => { requestAnimationFrame(() => r(true)); setTimeout(r, 300, false); })")
+    assert painted is False
+    scripts[0].continue_()
+    page.get_by_role("button", name="Lock down all doors").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
 
 
 def test_a_schedule_is_drawn_with_the_keyboard_and_a_group_admits_by_it(console: Console) -> None:
