@@ -8,17 +8,13 @@ from pathlib import Path
 import pytest
 
 from edge_agent import logs
+from tests.root_logger import as_it_was
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    for handler in root.handlers:
-        handler.close()
-    root.handlers[:] = before
-    root.setLevel(level)
+    with as_it_was():
+        yield
 
 
 def test_a_file_holds_one_json_object_a_line(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from templates_store.keys.keyring import key_file
 from templates_store.records import ConsentState
 from templates_store.template import Modality, Purpose, SubjectId
 from tests.flows.site import Clock, Site, Terminal, site
+from tests.root_logger import as_it_was
 
 ANN, BOB = SubjectId("ann"), SubjectId("bob")
 
@@ -165,15 +166,16 @@ async def test_the_command_says_what_was_erased_again_and_refuses_what_cannot_be
     archive = await agent.make_backup()
     await agent.erasure.erase(ANN, Verb.DELETE, actor="ann", reason="")
     await agent.close()
-    told = CliRunner().invoke(app, ["restore", str(archive), "--config", str(config), "--json"])
-    assert told.exit_code == 0
-    report = json.loads(told.stdout)
-    assert (report["erased_again"], report["ordered_again"], report["erasures_known"]) == (1, 1, True)
-    (data / "templates.db").write_bytes(b"lost" * 2048)
-    told = CliRunner().invoke(app, ["restore", str(archive), "--config", str(config)])
-    assert told.exit_code == 1
-    assert "--erasures-unknown" in told.output
-    told = CliRunner().invoke(app, ["restore", str(archive), "--config", str(config), "--erasures-unknown"])
-    assert told.exit_code == 0
-    assert "erased again: 0" in told.output
-    assert "no complete record" in told.output
+    with as_it_was():  # the command sets up its own
+        told = CliRunner().invoke(app, ["restore", str(archive), "--config", str(config), "--json"])
+        assert told.exit_code == 0
+        report = json.loads(told.stdout)
+        assert (report["erased_again"], report["ordered_again"], report["erasures_known"]) == (1, 1, True)
+        (data / "templates.db").write_bytes(b"lost" * 2048)
+        told = CliRunner().invoke(app, ["restore", str(archive), "--config", str(config)])
+        assert told.exit_code == 1
+        assert "--erasures-unknown" in told.output
+        told = CliRunner().invoke(app, ["restore", str(archive), "--config", str(config), "--erasures-unknown"])
+        assert told.exit_code == 0
+        assert "erased again: 0" in told.output
+        assert "no complete record" in told.output
