@@ -73,8 +73,8 @@ def application(gateway: Gateway) -> FastAPI:
     def counts(caller: Caller) -> Counts:
         return views.counts(gateway, console.seen, caller)
 
-    async def look() -> None:
-        await console.look()
+    async def look() -> str:
+        return await console.look()
 
     pages = Pages(
         gateway.governance,

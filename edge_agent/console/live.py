@@ -22,7 +22,7 @@ LIVE_PAGE = 50
 
 
 class Live:
-    def __init__(self, gateway: Gateway, look: Callable[[], Awaitable[views.Seen]]) -> None:
+    def __init__(self, gateway: Gateway, look: Callable[[], Awaitable[str]]) -> None:
         self._gateway = gateway
         self._look = look
 
@@ -47,8 +47,8 @@ class Live:
             for row in await views.shown_rows(self._gateway, found, visit.t):
                 yield f"id: {row['sequence']}\n" + _event("row", row)
             if clock() - looked >= STATE_S:
-                seen = await self._look()
-                light = visit.pages.light(visit.t, visit.caller) | {"digest": views.digest(self._gateway, seen)}
+                digest = await self._look()
+                light = visit.pages.light(visit.t, visit.caller) | {"digest": digest}
                 if (text := _event("state", light)) != shown:
                     yield text
                     shown = text

@@ -120,6 +120,7 @@ class Visit:
     caller: Caller
     t: Text
     pages: Pages
+    digest: str  # of the state from before the page was read: what changed meanwhile is shown by its stream
 
     def may(self, scope: Scope) -> bool:
         return self.caller.may(scope)
@@ -135,6 +136,7 @@ class Visit:
         return number(self.query("before"))
 
     def render(self, template: str, *, cur: str, status: int = 200, **data: Any) -> HTMLResponse:
+        data["digest"] = self.digest
         return self.pages.render(self.request, template, self.caller, cur=cur, status=status, **data)
 
     def missing(self, words: str) -> HTMLResponse:
@@ -156,14 +158,14 @@ class Pages:
         host: str,
         lamps: Callable[[Text], list[Lamp]],
         counts: Callable[[Caller], Counts],
-        look: Callable[[], Awaitable[object]],
+        look: Callable[[], Awaitable[str]],
     ) -> None:
         self.governance = governance
         self._access = access
         self._host = host
         self._lamps = lamps
         self._counts = counts
-        self._look = look  # reads what lamps and counts show from the database
+        self._look = look  # reads what lamps and counts show from the database; another digest, another state
         self._environment = environment()
 
     def language(self, request: Request) -> str:
@@ -182,14 +184,14 @@ class Pages:
         if caller is None:
             return RedirectResponse("/login", status_code=303)
         await self._access.touch(caller)
-        await self._look()
+        digest = await self._look()
         if not caller.may(scope):
             if scope is Scope.STATUS_READ:
                 return RedirectResponse("/login", status_code=303)
             t = self.text(request)
             words = t("您的角色不能看这一页", "Your role does not include this page")
             return self.render(request, "refused.html", caller, words=words, status=403)
-        return Visit(request, caller, self.text(request), self)
+        return Visit(request, caller, self.text(request), self, digest)
 
     async def still(self, visit: Visit) -> bool:
         """Whether the person is still signed in: a stream outlives the request that opened it."""
@@ -259,7 +261,7 @@ class Pages:
             version=__version__,
             config_version=version.number if version else 0,
             cur=cur,
-            **{"live_after": "", **data},
+            **{"live_after": "", "digest": "", **data},
         )
         response = HTMLResponse(html, status_code=status)
         if request.query_params.get("lang") == language:

@@ -122,10 +122,10 @@ class ConsoleRoutes:
     def _database(self) -> Database:
         return self._gateway.governance.database
 
-    async def look(self) -> views.Seen:
-        """What the lamps and the numbers beside the navigation need from the database."""
-        self.seen = await views.look(self._gateway)
-        return self.seen
+    async def look(self) -> str:
+        """Read what the lamps and the numbers beside the navigation need; the digest of all that pages show."""
+        self.seen = seen = await views.look(self._gateway)
+        return views.digest(self._gateway, seen)
 
     async def login(self, request: Request) -> Response:
         if not await self._database.read(accounts.listing):

@@ -16,7 +16,7 @@ from edge_agent.api.access import Caller
 from edge_agent.api.approvals import ACTS
 from edge_agent.api.context import Gateway
 from edge_agent.api.devices import device_view, pending_views
-from edge_agent.api.doors import alarm_views, door_views
+from edge_agent.api.doors import door_views
 from edge_agent.api.health import door_faults
 from edge_agent.api.privacy import request_view, requests_of
 from edge_agent.api.two_people import waiting
@@ -26,6 +26,7 @@ from edge_agent.console.words import DEVICE_FAULTS, KINDS, MODALITIES
 from edge_agent.delivery.event import Stored
 from edge_agent.delivery.outbox import Ledger
 from edge_agent.devices.supervise import DeviceHealth, LinkState
+from edge_agent.doors.alarms import Alarm, alarms
 from edge_agent.policy.requests import RightsRequest, Standing
 from edge_agent.policy.roles import Scope
 
@@ -50,6 +51,7 @@ class Seen:
     overdue: int = 0
     due_soon: int = 0
     acts: tuple[tuple[str, str], ...] = ()  # (act, who asked), waiting for a second person
+    record: tuple[tuple[int, bool, bool], ...] = ()  # every alarm, silent ones too: number, cleared, acknowledged
 
     def undecided(self, caller: Caller) -> int:
         """Acts that wait for somebody with this caller's rights who did not ask."""
@@ -60,28 +62,31 @@ class Seen:
 async def look(gateway: Gateway) -> Seen:
     now = gateway.governance.now()
 
-    def read(connection: sqlite3.Connection) -> tuple[Pairs, list[RightsRequest], Pairs]:
-        standing = [alarm for alarm in alarm_views(connection, duress=False) if alarm.acknowledged_at is None]
-        acts = tuple(waiting(connection, now=now))
-        return tuple((alarm.kind, alarm.place) for alarm in standing), requests_of(connection), acts
+    def read(connection: sqlite3.Connection) -> tuple[list[Alarm], list[RightsRequest], Pairs]:
+        return alarms(connection), requests_of(connection), tuple(waiting(connection, now=now))
 
-    alarms, requests, acts = await gateway.governance.database.read(read)
+    standing, requests, acts = await gateway.governance.database.read(read)
+    unseen = tuple((a.kind.value, a.place) for a in standing if not a.silent and a.acknowledged_at is None)
+    record = tuple((a.number or 0, a.cleared_at is not None, a.acknowledged_at is not None) for a in standing)
     standings = [request_view(gateway, request).standing for request in requests if request.answered_at is None]
     books = total(await gateway.outbox.stats())
     overdue, soon = standings.count(Standing.OVERDUE), standings.count(Standing.DUE_SOON)
-    return Seen(books.quarantined, alarms, overdue, soon, acts)
+    return Seen(books.quarantined, unseen, overdue, soon, acts, record)
 
 
 def digest(gateway: Gateway, seen: Seen) -> str:
     """Changes when something a page shows has changed state; counters alone do not change it."""
     devices = [(name, health.state, drifted(health), health.error) for name, health in gateway.fleet.health.items()]
     upstreams = [(name, bool(delivery.failures)) for name, delivery in gateway.upstreams.health.items()]
-    doors = [(v.name, v.online, v.mode, v.open, v.ordered_by, v.ordered_until) for v in door_views(gateway)]
-    version = gateway.governance.configuration.version
-    waiting = [item.serial for item in gateway.adms.gate.pending()]
-    seal = gateway.biometrics.sealed
-    text = repr((devices, upstreams, doors, waiting, seen, seal, version.number if version else 0))
+    pending = [item.serial for item in gateway.adms.gate.pending()]
+    version, ballast = gateway.governance.configuration.version, gateway.governance.database.ballast
+    own = (version.number if version else 0, gateway.biometrics.sealed, ballast.held, warnings(gateway, _english))
+    text = repr((devices, upstreams, door_views(gateway), pending, seen, own))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _english(_: str, words: str) -> str:
+    return words
 
 
 def zone_of(gateway: Gateway) -> ZoneInfo:

@@ -278,6 +278,30 @@ def test_lamps_and_doors_follow_the_gateway_without_a_reload(console: Console) -
     expect(card).to_contain_text("Forced open")
     expect(page.locator(".lamps:not(.m) .lamp", has_text="Doors")).to_contain_text("alarm")
     console.gateway.shut(1)
+    expect(card).to_contain_text("Locked")
+    assert page.evaluate("window.kept")
+    page.get_by_role("button", name="Acknowledge").first.click()
+    expect(page.locator("#toasts")).to_contain_text("Acknowledged")
+
+
+def test_what_happens_between_a_page_and_its_stream_is_shown_and_focus_stays(console: Console) -> None:
+    page = console.page()
+    streams: list[Route] = []
+    page.route("**/live?*", lambda route: streams.append(route))
+    with page.expect_request("**/live?*"):
+        page.goto("/doors")
+    button = page.get_by_role("button", name="Hold to open: south-gate")
+    button.focus()
+    console.gateway.force(1)
+    expect(console.page("/doors").locator("article", has_text="south-gate")).to_contain_text("Forced open")
+    card = page.locator("article", has_text="south-gate")
+    expect(card).not_to_contain_text("Forced open")
+    streams[0].continue_()
+    expect(card).to_contain_text("Forced open")
+    expect(button).to_be_focused()
+    console.gateway.shut(1)
+    expect(card).to_contain_text("Locked")
+    expect(button).to_be_focused()
     page.get_by_role("button", name="Acknowledge").first.click()
     expect(page.locator("#toasts")).to_contain_text("Acknowledged")
 

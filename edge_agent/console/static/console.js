@@ -278,31 +278,37 @@ function live(list, max = +list.dataset.live || 10) {
   pb?.addEventListener("click", () => { paused = !paused; pb.setAttribute("aria-pressed", paused); pb.textContent = paused ? t("继续", "Resume") : t("暂停", "Pause"); if (!paused && q.length) flush(); });
   return ev => { q.push(ev); if (q.length > 500) q.shift(); if (!paused && !raf && !document.hidden) raf = requestAnimationFrame(flush); };
 }
-// what a page shows of the gateway's state is made again by the server when the state has changed
-let fresh, fetching = false, begun = 0;
+// What a page shows of the gateway's state (data-part, never a field somebody types in) is made again by the server when
+// that has changed since the page was read.
+const named = n => n.id || n.getAttribute("aria-label") || n.getAttribute("href") || n.dataset.call || n.textContent;
+let shown = document.body.dataset.digest, fetching = false, begun = 0, waiting;
+const later = ms => { waiting ??= setTimeout(() => { waiting = undefined; renew(); }, ms); };
 async function renew() {
-  if (fetching || document.hidden || $("dialog[open],details.menu[open],[data-held]")) return setTimeout(renew, 2000);
+  if (fetching || document.hidden || $("dialog[open],details.menu[open],[data-held]")) return later(2000);
   fetching = true; begun = Date.now();
   try {
-    const answer = await fetch(location.href); if (!answer.ok || answer.redirected) return;
+    const answer = await fetch(location.href); if (answer.redirected) return;
+    if (!answer.ok) throw answer;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of $$("[data-part]")) {
-      const made = $(`[data-part="${part.dataset.part}"]`, page), at = document.activeElement, kept = part.contains(at) ? at.id : "";
-      if (!made || made.innerHTML === part.innerHTML || (part.contains(at) && !kept)) continue;
-      part.replaceChildren(...document.importNode(made, true).childNodes);
-      for (const b of $$(".hold[data-open]", part)) holdable(b);
-      if (kept) $("#" + CSS.escape(kept))?.focus();
+      const made = $(`[data-part="${part.dataset.part}"]`, page), at = document.activeElement;
+      if (!made || made.innerHTML === part.innerHTML) continue;
+      const kept = part.contains(at) ? named(at) : undefined, next = document.importNode(made, true);
+      for (const b of $$(".hold[data-open]", next)) holdable(b);
+      for (const b of $$(".hold.done", part)) $(`.hold[data-open="${CSS.escape(b.dataset.open)}"]`, next)?.replaceWith(b);   // it is counting
+      part.replaceChildren(...next.childNodes);
+      if (kept !== undefined) ($$("a,button,summary", part).find(n => named(n) === kept) ?? $("#main")).focus({ preventScroll: true });
     }
-  } catch { /* the stream says when the line is lost */ } finally { fetching = false; }
+    shown = page.body.dataset.digest;
+  } catch { later(5000); } finally { fetching = false; }
 }
 function state({ lamps, worst, counts, digest }) {
-  const shown = $$(".lamps:not(.m) .lamp");
-  if (shown.length === lamps.length) shown.forEach((a, n) => { $(".led", a).className = "led " + lamps[n][0]; const b = $("b", a); if (b.textContent !== lamps[n][1]) b.textContent = lamps[n][1]; });
+  const plate = $$(".lamps:not(.m) .lamp");
+  if (plate.length === lamps.length) plate.forEach((a, n) => { $(".led", a).className = "led " + lamps[n][0]; const b = $("b", a); if (b.textContent !== lamps[n][1]) b.textContent = lamps[n][1]; });
   const one = $(".lamps.m .lamp");
   if (one) { $(".led", one).className = "led " + worst[0]; $("span", one).textContent = worst[0] ? worst[1] : t("一切正常", "All normal"); }
   for (const [key, [count, tone]] of Object.entries(counts)) for (const n of $$(`[data-count-of="${key}"]`)) { n.textContent = count; n.hidden = !count; if (n.classList.contains("n")) n.className = "n " + tone; }
-  if ($("[data-part]") && fresh && digest !== fresh) renew();
-  fresh = digest;
+  if ($("[data-part]") && digest !== shown) renew();
 }
 // one EventSource for the page: "row" events fan out to the live lists, "figure" to [data-figure], "state" to lamps
 const source = document.body.dataset.live;
