@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from edge_agent.api.access import COOKIE
 from edge_agent.policy.roles import Role
@@ -23,12 +23,16 @@ from tests.shared_data import SHARED
 CHROMIUM = Path("/usr/bin/chromium")
 FACES = SHARED / "faces" / "lfw"
 CAMERA_SHOWS = FACES / "Akhmed_Zakayev"
+WAIT_MS = 15_000  # for whatever a page is to show; a busy machine takes its time
 NAME, PASSWORD = "linlan", "correct horse battery staple"
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--no-first-run",
     "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 ]  # fmt: skip
+
+
+expect.set_options(timeout=WAIT_MS)
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Console:
             reduced_motion="reduce",
             storage_state=self._state if signed_in else None,  # type: ignore[arg-type]
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(WAIT_MS)
         self._contexts.append(context)
         return context
 

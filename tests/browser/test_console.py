@@ -165,12 +165,8 @@ def test_a_punch_appears_live(console: Console) -> None:
 def test_a_door_opens_only_when_the_button_is_held(console: Console) -> None:
     opened = console.gateway.site.doors.controller.opened
     page = console.page("/doors")
-    for _ in range(100):
-        button = page.get_by_role("button", name="Hold to open: server-room")
-        if button.count():
-            break
-        page.wait_for_timeout(100)
-        page.goto("/doors")
+    button = page.get_by_role("button", name="Hold to open: server-room")
+    expect(button).to_be_visible(timeout=20_000)  # once the controller has answered
     before = len(opened)
     button.dispatch_event("pointerdown", {"button": 0, "pointerId": 1})
     button.dispatch_event("pointerup", {"button": 0, "pointerId": 1})
@@ -304,6 +300,23 @@ def test_what_happens_between_a_page_and_its_stream_is_shown_and_focus_stays(con
     expect(button).to_be_focused()
     page.get_by_role("button", name="Acknowledge").first.click()
     expect(page.locator("#toasts")).to_contain_text("Acknowledged")
+
+
+def test_an_open_door_is_counted_down_while_its_card_is_made_again(console: Console) -> None:
+    page = console.page("/doors")
+    page.route("**/open", lambda route: route.fulfill(json={"state": "done", "seconds": 60}))
+    card = page.locator("article", has_text="south-gate")
+    button = card.locator("[data-open]")
+    button.focus()
+    page.keyboard.down("Space")
+    expect(button).to_contain_text("Open, locks in")
+    page.keyboard.up("Space")
+    console.gateway.force(1)
+    expect(card).to_contain_text("Forced open")
+    expect(button).to_contain_text("Open, locks in")
+    expect(button).to_be_focused()
+    console.gateway.shut(1)
+    expect(card).to_contain_text("Locked")
 
 
 def test_a_door_is_unlocked_for_a_while_and_given_back_from_its_menu(console: Console) -> None:

@@ -193,9 +193,9 @@ function holdable(b) {
   const tick = now => { const p = Math.min(1, (now - t0) / NEED); b.style.setProperty("--p", p); p < 1 ? raf = requestAnimationFrame(tick) : fire(); };
   const start = () => { if (!t0 && !b.classList.contains("done")) { t0 = performance.now(); b.dataset.held = ""; label.textContent = t("继续按住…", "Keep holding…"); raf = requestAnimationFrame(tick); } };
   const stop = () => { if (t0) { cancelAnimationFrame(raf); t0 = 0; delete b.dataset.held; b.style.setProperty("--p", 0); label.textContent = t("请按住 0.8 秒", "Hold for 0.8 s"); setTimeout(() => t0 || b.classList.contains("done") || (label.textContent = idle), 1500); } };
-  const rest = () => { delete b.dataset.held; b.classList.remove("done"); label.textContent = idle; };
+  const rest = () => { b.classList.remove("done"); label.textContent = idle; };
   const fire = async () => {
-    t0 = 0; b.classList.add("done"); b.style.setProperty("--p", 0); label.textContent = t("正在开门…", "Opening…");
+    t0 = 0; delete b.dataset.held; b.classList.add("done"); b.style.setProperty("--p", 0); label.textContent = t("正在开门…", "Opening…");
     const data = await call(`POST ${b.dataset.open}`, {}, { "Idempotency-Key": crypto.randomUUID() });
     if (!data || !["done", "accepted", "sent"].includes(data.state)) {
       rest();
