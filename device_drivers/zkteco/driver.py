@@ -206,7 +206,9 @@ class ZktecoTerminal:
             await self._catch_up(attached, record)
             confirmed = alive = clock()
             while True:
-                events = await connection.live_events(timeout_s=max(0.0, alive + self._timing.keepalive_s - clock()))
+                # Who asked while the log was being read woke nobody: there is no waiting then.
+                wait_s = 0.0 if self._asked else max(0.0, alive + self._timing.keepalive_s - clock())
+                events = await connection.live_events(timeout_s=wait_s)
                 await self._record_live(attached, record, events)
                 due = self._asked or self._live_recorded >= CONFIRM_EVERY
                 if not due and clock() - alive < self._timing.keepalive_s:

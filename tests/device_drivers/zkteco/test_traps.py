@@ -250,6 +250,20 @@ async def test_trap_08_what_was_read_decides_not_the_terminals_word() -> None:
         await driver.close()
 
 
+async def test_trap_08_whoever_asks_for_the_log_while_it_is_read_does_not_wait_for_the_next_look() -> None:
+    async with SimulatedZkTerminal() as terminal:
+        punch_every_7_s(terminal, 50)
+        recorder = Recorder()
+        recorder.gate.clear()
+        async with running(driver := driver_of(terminal, keepalive_s=3600), recorder):
+            await recorder.until(lambda heard: bool(heard.calls))
+            waiting = asyncio.create_task(driver.read_log())
+            await asyncio.sleep(0)
+            recorder.gate.set()
+            async with asyncio.timeout(10):
+                assert await waiting == recorder.cursor
+
+
 async def test_trap_08_whoever_waits_for_the_log_hears_that_the_connection_ended() -> None:
     async with SimulatedZkTerminal() as terminal:
         recorder = Recorder()
