@@ -18,18 +18,17 @@ import itertools
 import logging
 import secrets
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from device_drivers.devices import ItemResult
-from device_drivers.errors import DeviceError
 from edge_agent.audit import AuditLog
 from edge_agent.audit import Entry as AuditEntry
 from edge_agent.biometrics.galleries import Galleries
 from edge_agent.database import Database, utc_text
 from edge_agent.delivery.event import Event, append
+from edge_agent.devices.copies import DeviceCopies
 from edge_agent.doors.presence import Presence
 from edge_agent.enrolment import Enrolment
 from edge_agent.people.roster import Roster
@@ -37,7 +36,7 @@ from edge_agent.people.what_is_kept import about, anonymise, leave_places
 from edge_agent.policy.requests import Verb
 from edge_agent.policy.retention import Kept, Periods, is_due
 from templates_store.errors import Sealed, StoreError
-from templates_store.records import Placement, Receipt
+from templates_store.records import Receipt
 from templates_store.store import TemplateStore
 from templates_store.template import Modality, Purpose, SubjectId
 
@@ -48,7 +47,6 @@ REKEY_AFTER_S = 30.0  # erasures that come together share one new key
 RETRY_EVERY_S = 60.0
 SWEEP_EVERY = 60  # turns; everybody's retention is looked at hourly
 EVENTS_DEADLINE = timedelta(days=15)
-MAX_ERROR = 200
 LEAVING = frozenset({Verb.LEAVE, Verb.CANCEL})
 
 
@@ -102,8 +100,7 @@ class Erasure:
         self._presence = presence
         self._roster = roster
         self._audit = audit
-        self._terminal = terminal
-        self._device = device
+        self._copies = DeviceCopies(database=database, store=store, terminal=terminal, device=device, now=now)
         self._terminals = terminals  # configured names of devices that keep people in their own memory
         self._backup = backup
         self._delivered = delivered  # whether every mandatory recipient has every event
@@ -130,14 +127,21 @@ class Erasure:
         if verb in LEAVING and (modality or purpose):
             raise ValueError("leaving concerns everything; allowed are no modality and no purpose")
         order = Order(secrets.token_hex(8), subject, verb, modality, purpose, reason, actor, self._now())
-        self._galleries.remove(subject, modality=modality, purpose=purpose)
-        self._enrolment.stop(subject, modality=modality, purpose=purpose)
-        await self._database.write(lambda c: self._ordered(c, order), essential=True)
-        carried = await self._carry_out(order)
+        carried = await self._begin(order)
         if carried.receipt is None:
             return carried
-        await self.retry()
+        await self._copies.ask_with_patience()
         return Carried(order, await asyncio.to_thread(self._store.receipt, carried.receipt.receipt_id))
+
+    async def _begin(self, order: Order) -> Carried:
+        """All that needs no device."""
+        self._forget(order)
+        await self._database.write(lambda c: self._ordered(c, order), essential=True)
+        return await self._carry_out(order)
+
+    def _forget(self, order: Order) -> None:
+        self._galleries.remove(order.subject_id, modality=order.modality, purpose=order.purpose)
+        self._enrolment.stop(order.subject_id, modality=order.modality, purpose=order.purpose)
 
     def _ordered(self, connection: sqlite3.Connection, order: Order) -> None:
         connection.execute(
@@ -264,64 +268,13 @@ class Erasure:
                 datetime.fromisoformat(row[7]),
                 row[8],
             )
-            self._galleries.remove(order.subject_id, modality=order.modality, purpose=order.purpose)
-            self._enrolment.stop(order.subject_id, modality=order.modality, purpose=order.purpose)
+            self._forget(order)
             finished += (await self._carry_out(order)).receipt is not None
         return finished
 
     async def retry(self) -> int:
         """Ask every device that still holds a copy, and is here, to delete it. How many copies went."""
-        gone = 0
-        if not self._store.sealed:
-            for placement in await asyncio.to_thread(self._store.pending_erasures):
-                gone += await self._placement_gone(placement)
-        for device, user_id, order_id in await self._database.read(_removals_due):
-            gone += await self._user_gone(device, user_id, order_id)
-        return gone
-
-    async def _placement_gone(self, placement: Placement) -> bool:
-        driver: Any = self._terminal(placement.device_serial)
-        if driver is None or not hasattr(driver, "delete_templates"):
-            return False
-        user_id = placement.slot.partition("/")[0]
-        try:
-            results = await driver.delete_templates(user_id, modality=placement.modality.value)
-        except DeviceError as exc:
-            await asyncio.to_thread(self._store.note_placement_failure, placement.placement_id, _short(exc))
-            return False
-        if fault := _fault(results):
-            await asyncio.to_thread(self._store.note_placement_failure, placement.placement_id, fault)
-            return False
-        await asyncio.to_thread(self._store.close_placement, placement.placement_id)
-        return True
-
-    async def _user_gone(self, device: str, user_id: str, order_id: str) -> bool:
-        driver: Any = self._device(device)
-        if driver is None or not hasattr(driver, "delete_users"):
-            return False
-        try:
-            fault = _fault(await driver.delete_users([user_id]))
-        except DeviceError as exc:
-            fault = _short(exc)
-        at = utc_text(self._now())
-
-        def work(connection: sqlite3.Connection) -> tuple[str | None, int]:
-            connection.execute(
-                "UPDATE device_removals SET attempts = attempts + 1, last_error = ?1,"
-                " done_at = CASE ?1 WHEN '' THEN ?2 END WHERE device = ?3 AND user_id = ?4 AND erasure = ?5",
-                (fault, at, device, user_id, order_id),
-            )
-            (left,) = connection.execute(
-                "SELECT count(*) FROM device_removals WHERE erasure = ? AND device = ? AND done_at IS NULL",
-                (order_id, device),
-            ).fetchone()
-            row = connection.execute("SELECT receipt FROM erasure_orders WHERE id = ?", (order_id,)).fetchone()
-            return (row[0] if row else None), left
-
-        receipt_id, left = await self._database.write(work, essential=True)
-        if receipt_id and not left and not self._store.sealed:
-            await asyncio.to_thread(self._store.confirm_erased, receipt_id, f"users@{device}")
-        return not fault
+        return await self._copies.ask()
 
     async def rekey(self) -> None:
         """New key for what stays, then a fresh backup: earlier copies no longer open what was erased.
@@ -385,16 +338,11 @@ class Erasure:
                 reason = "retention"
             else:
                 continue
-            carried.append(
-                await self.erase(
-                    consent.subject_id,
-                    Verb.DELETE,
-                    actor="agent",
-                    reason=reason,
-                    modality=consent.modality,
-                    purpose=consent.purpose,
-                )
-            )
+            scope = (consent.modality, consent.purpose)
+            order = Order(secrets.token_hex(8), consent.subject_id, Verb.DELETE, *scope, reason, "agent", self._now())
+            carried.append(await self._begin(order))
+        if carried:
+            await self._copies.ask_with_patience()
         return carried
 
     def _last_seen(self, subject: SubjectId, given_at: datetime) -> datetime:
@@ -404,15 +352,16 @@ class Erasure:
     async def run(self, *, periods: Callable[[], Periods], wait: Callable[[float], Awaitable[None]]) -> None:
         """Finish what is open, then keep going until cancelled. `wait` is asyncio.sleep, or a test's."""
         await self.resume()
-        for turn in itertools.count():
-            if await self._rotation_owed():
-                await wait(REKEY_AFTER_S)
-            await self.rekey()
-            await self.resume()
-            await self.retry()
-            await self.anonymise()
-            await self.expire(periods() if turn % SWEEP_EVERY == 0 else None)
-            await wait(RETRY_EVERY_S)
+        async with self._copies.following():
+            for turn in itertools.count():
+                if await self._rotation_owed():
+                    await wait(REKEY_AFTER_S)
+                await self.rekey()
+                await self.resume()
+                await self._copies.ask_with_patience()
+                await self.anonymise()
+                await self.expire(periods() if turn % SWEEP_EVERY == 0 else None)
+                await wait(RETRY_EVERY_S)
 
     # The right of access
 
@@ -439,18 +388,3 @@ def _receipt_of(connection: sqlite3.Connection, order_id: str) -> str | None:
         "SELECT receipt FROM erasure_orders WHERE id = ? AND done_at IS NOT NULL", (order_id,)
     ).fetchone()
     return row[0] if row else None
-
-
-def _removals_due(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    return connection.execute(
-        "SELECT device, user_id, erasure FROM device_removals WHERE done_at IS NULL ORDER BY device, user_id"
-    ).fetchall()
-
-
-def _fault(results: Iterable[ItemResult]) -> str:
-    """The first refusal's reason; a device that never had it has nothing to refuse."""
-    return next((result.reason[:MAX_ERROR] or "refused" for result in results if not result.ok), "")
-
-
-def _short(error: DeviceError) -> str:
-    return f"{type(error).__name__}: {error}"[:MAX_ERROR]

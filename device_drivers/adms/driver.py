@@ -244,9 +244,11 @@ class AdmsTerminal:
         )
         if modality in {None, "face"}:
             texts |= {text.split()[2].lower(): text for text in commands.delete_face_sources(user_id, words)}
+        submit = partial(self._link.submit, deadline_s=self._timeout_s, repeatable=True)
+        asked = [(table, await submit(text)) for table, text in texts.items()]  # a silent device costs one deadline
         results = []
-        for table, text in texts.items():
-            done = await self._do(text, repeatable=True)
+        for table, command in asked:
+            done = await self._link.settled(command.command_id)
             missing = done.code in UNSUPPORTED_RETURNS or done.code == -1
             ok = done.state is CommandState.DONE or missing
             results.append(ItemResult(f"{user_id}/{table}", ok, "" if ok else done.reason))

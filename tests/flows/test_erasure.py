@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device_drivers.devices import ItemResult
 from device_drivers.events import Origin, Punch, VerifyMode
 from edge_agent.agent import Agent
 from edge_agent.attendance import Attendance, Source, recognised
 from edge_agent.config import parse
+from edge_agent.devices import copies
 from edge_agent.enrolment import EnrolmentRefused
 from edge_agent.erasure import EVENTS_DEADLINE
 from edge_agent.people.roster import Taken
@@ -29,9 +31,10 @@ from templates_store.keys.keyring import Keyring, key_file
 from templates_store.keys.passphrase import passphrase
 from templates_store.records import ConsentState
 from templates_store.template import Modality, Purpose, SubjectId, Template, TemplateId
+from tests.flows.agent_site import until
 from tests.flows.site import FINGER_PIPELINE, LINK_GONE, PATIENCE_S, RULES, Site, Terminal, consent, minutiae_of, site
 
-ANN = SubjectId("ann")
+ANN, BOB = SubjectId("ann"), SubjectId("bob")
 
 
 async def enrolled(s: Site) -> None:
@@ -180,6 +183,73 @@ async def test_an_offline_terminal_owes_the_erasure_until_it_returns(tmp_path: P
         assert await s.erasure.retry() == 1
         assert terminal.stored == {("43", "fingerprint")}
         assert outcomes(s)["device:ZK1"] == "gone"
+
+
+class SilentTerminal(Terminal):
+    """Answers a deletion once it is let."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.waits, self.answers = asyncio.Event(), asyncio.Event()
+        self.deletions = 0
+
+    async def delete_templates(self, user_id: str, *, modality: str | None = None) -> list[ItemResult]:
+        self.deletions += 1
+        self.waits.set()
+        await self.answers.wait()
+        return await super().delete_templates(user_id, modality=modality)
+
+
+async def test_a_silent_terminal_keeps_neither_the_others_nor_the_person_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "PATIENCE_S", 0.0)
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        await s.add("bob", number="43")
+        s.enrol_finger("bob", 4)
+        silent, other = SilentTerminal("zk-1"), Terminal("zk-2")
+        s.terminals |= {"ZK1": silent, "ZK2": other}
+        for subject, user_id in ((ANN, "42"), (BOB, "43")):
+            for terminal in (silent, other):
+                slot = {"device_serial": terminal.config.name.replace("zk-", "ZK"), "slot": f"{user_id}/6"}
+                s.store.add_placement(subject, Modality.FINGERPRINT, Purpose.ACCESS, **slot)
+                terminal.stored.add((user_id, "fingerprint"))
+        await s.erasure.erase(ANN, Verb.DELETE, actor="li", reason="request")
+        await silent.waits.wait()
+        await until(lambda: outcomes(s)["device:ZK2"] == "gone")
+        await s.erasure.erase(BOB, Verb.DELETE, actor="li", reason="request")
+        await until(lambda: outcomes(s, BOB)["device:ZK2"] == "gone")
+        assert (outcomes(s)["device:ZK1"], outcomes(s, BOB)["device:ZK1"]) == ("pending", "pending")
+        assert silent.deletions == 1  # one order at a time
+        silent.answers.set()
+        assert await s.erasure.retry() == 2  # what came meanwhile is not forgotten
+        assert (silent.stored, silent.deletions) == (set(), 2)
+
+
+async def test_a_terminal_that_comes_back_is_asked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "LOOK_S", 0.001)
+    async with site(tmp_path) as s:
+        await enrolled(s)
+        s.store.add_placement(ANN, Modality.FINGERPRINT, Purpose.ACCESS, device_serial="ZK1", slot="42/6")
+        await s.erasure.erase(ANN, Verb.DELETE, actor="li", reason="request")
+        turned = asyncio.Event()
+
+        async def wait(_: float) -> None:
+            turned.set()
+            await asyncio.Event().wait()
+
+        working = asyncio.create_task(s.erasure.run(periods=lambda: Periods(template=365), wait=wait))
+        try:
+            await turned.wait()
+            terminal = s.terminals["ZK1"] = SilentTerminal("zk-1")
+            terminal.stored = {("42", "fingerprint")}
+            async with asyncio.timeout(PATIENCE_S):
+                await terminal.waits.wait()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+        assert outcomes(s)["device:ZK1"] == "pending"  # nobody is asked once it has ended
 
 
 async def test_a_new_key_and_a_fresh_backup_close_the_receipt(tmp_path: Path) -> None:

@@ -141,6 +141,19 @@ async def test_templates_move_between_equal_algorithms_alone(security: bool) -> 
         assert device.pictures == set()  # it would make the template anew from that
 
 
+async def test_a_silent_terminal_is_waited_for_once_whatever_has_to_go() -> None:
+    async with site() as (terminal, device, _):
+        device.silent_commands = True
+        deleting = asyncio.create_task(terminal.delete_templates("8"))
+        async with asyncio.timeout(10):
+            while len(device.commands) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert not deleting.done()
+        assert all(text.startswith("DATA DELETE") for text in device.commands)
+        deleting.cancel()
+        await asyncio.gather(deleting, return_exceptions=True)
+
+
 async def test_a_terminal_that_answers_every_kind_with_all_of_them_has_each_template_once() -> None:
     async with site(security=True) as (terminal, device, _):
         device.all_kinds = True
