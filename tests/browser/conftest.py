@@ -69,9 +69,8 @@ class Console:
         return page
 
     def page_of(self, name: str, role: Role, path: str, *, language: str = "en") -> Page:
-        """Somebody else, at a browser of their own; the gateway is claimed by its administrator before."""
-        if self.gateway.token is not None:
-            self.sign_in()
+        """Somebody else, at a browser of their own."""
+        self.be_claimed()
         context = self.context(signed_in=False, language=language)
         context.add_cookies(
             [{"name": COOKIE, "value": self.gateway.account(name, role), "url": self.gateway.url, "secure": True}]
@@ -116,6 +115,11 @@ class Console:
         page.wait_for_url(self.gateway.url + "/")
         self.gateway.token = None
         return page
+
+    def be_claimed(self) -> None:
+        """The administrator has been here before."""
+        if self.gateway.token is not None:
+            self.sign_in()
 
     def sign_in(self) -> Page:
         """Through the sign-in page; the first time through the claim."""

@@ -89,6 +89,7 @@ def test_fits_every_width_in_both_themes_and_is_accessible(console: Console, lan
 
 
 def test_the_pages_before_the_sign_in_are_accessible_too(console: Console, axe: str) -> None:
+    console.be_claimed()
     page = console.page("/login", signed_in=False, width=320)
     assert overflow(page) <= 0
     assert page.evaluate(UNNAMED) == []

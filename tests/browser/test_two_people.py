@@ -189,6 +189,7 @@ def sign_on(console: Console) -> Iterator[Console]:
 
 
 def through_the_provider(console: Console, sub: str) -> Page:
+    console.be_claimed()
     page = console.context(signed_in=False).new_page()  # not watched: it goes to another site and comes back
     page.goto("/login")
     page.get_by_role("link", name="Sign in with Company").click()
@@ -218,6 +219,7 @@ def test_a_sign_on_that_is_refused_says_why_at_the_sign_in(sign_on: Console) -> 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_refusal_has_its_words_in_both_languages(console: Console, number: int) -> None:
+    console.be_claimed()
     page = console.page("/login", signed_in=False, language=("zh", "en")[number])
     expect(page.locator("#sign-on")).to_be_hidden()  # no provider, no button
     for code, words in WHY.items():
