@@ -154,7 +154,11 @@ class Incidents:
         """
         await self.get(identity)
         site = self._configuration.site
-        switches = {name: switch.model_dump(mode="json") for name, switch in site.modalities.items()}
+        switches = {name.value: switch.model_dump(mode="json") for name, switch in site.modalities.items()}
+        for other, kept in (await self._frozen()).items():
+            for name in await self._switched_off_by(other, kept):
+                if other != identity and name in switches:
+                    switches[name]["enabled"] = True
         off = {name: switch.model_copy(update={"enabled": False}) for name, switch in site.modalities.items()}
         # Written down first: a crash in between leaves switches that `thaw` can put back, never ones nobody knows.
         frozen = await self._step(identity, actor, "freeze", "switches = coalesce(switches, ?)", json.dumps(switches))
@@ -164,33 +168,37 @@ class Incidents:
     async def thaw(self, identity: str, *, actor: str) -> Incident:
         """What this incident switched off is on again, unless the enterprise has moved that switch since.
 
-        Raises KeyError, ValueError if it froze nothing.
+        While another incident wants it off it stays so, and comes back with that one. Raises KeyError, ValueError if
+        this one froze nothing.
         """
-
-        def read(connection: sqlite3.Connection) -> str | None:
-            _read(connection, "id", identity)
-            found: tuple[str | None] = connection.execute(
-                "SELECT switches FROM incidents WHERE id = ?", (identity,)
-            ).fetchone()
-            return found[0]
-
-        kept = await self._database.read(read)
+        await self.get(identity)
+        kept = await self._database.read(lambda c: _switches(c, identity))
         if kept is None:
             raise ValueError("this incident froze nothing")
-        reason, back = _frozen_for(identity), f"incident {identity}: capture back"
-        since = [document["modalities"] for document in await self._configuration.documents_since(reason, after=back)]
-        on = {
-            name
-            for name, switch in json.loads(kept).items()
-            if switch["enabled"] and since and all(name in then and not then[name]["enabled"] for then in since)
-        }
+        others = (await self._frozen()).keys() - {identity}
+        on = set() if others else await self._switched_off_by(identity, kept)
         site = self._configuration.site
         switches = {
             name: switch.model_copy(update={"enabled": True}) if name in on else switch
             for name, switch in site.modalities.items()
         }
-        await self._apply(site.model_copy(update={"modalities": switches}), actor, back)
+        await self._apply(site.model_copy(update={"modalities": switches}), actor, _back_for(identity))
         return await self._step(identity, actor, "thaw", "switches = ?", None)
+
+    async def _frozen(self) -> dict[str, str]:
+        """The switches that each open incident found when it froze them."""
+        sql = "SELECT id, switches FROM incidents WHERE switches IS NOT NULL AND closed_at IS NULL"
+        return dict(await self._database.read(lambda c: c.execute(sql).fetchall()))
+
+    async def _switched_off_by(self, identity: str, kept: str) -> set[str]:
+        """Those of `kept` that were on, and that nobody has moved since this incident switched them off."""
+        documents = await self._configuration.documents_since(_frozen_for(identity), after=_back_for(identity))
+        since = [document["modalities"] for document in documents]
+        return {
+            name
+            for name, switch in json.loads(kept).items()
+            if switch["enabled"] and since and all(name in then and not then[name]["enabled"] for then in since)
+        }
 
     async def exchange(self, identity: str, *, actor: str) -> Incident:
         """A new key for the templates; every session and token ends, the command line's is made anew.
@@ -307,6 +315,15 @@ class Incidents:
 def _frozen_for(identity: str) -> str:
     """The reason of the configuration version that froze capture, by which `thaw` finds it."""
     return f"incident {identity}: capture frozen"
+
+
+def _back_for(identity: str) -> str:
+    return f"incident {identity}: capture back"
+
+
+def _switches(connection: sqlite3.Connection, identity: str) -> str | None:
+    found: tuple[str | None] = connection.execute("SELECT switches FROM incidents WHERE id = ?", (identity,)).fetchone()
+    return found[0]
 
 
 def _read(connection: sqlite3.Connection, column: str, value: str) -> Incident:

@@ -36,6 +36,7 @@ class IncidentPages:
             if still
             else t("没有进行中的安全事件", "No incident is open"),
             incidents=[self._card(incident, t) for incident in sorted(found, key=lambda i: i.closed_at is not None)],
+            several_frozen=sum(incident.frozen and incident.closed_at is None for incident in found) > 1,
             kinds=[(kind.value, _capital(t(*KINDS[kind]))) for kind in IncidentKind],
             can_write=visit.may(Scope.PRIVACY_WRITE),
             can_keys=visit.may(Scope.KEYS_WRITE),

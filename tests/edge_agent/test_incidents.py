@@ -119,6 +119,43 @@ async def test_thawing_leaves_alone_what_the_enterprise_switched_since(whole: Wh
     }
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_what_two_incidents_want_off_comes_back_with_the_second(whole: Whole, first: int) -> None:
+    await with_faces(whole)
+    incidents = whole.agent.incidents
+    opened = [await incidents.open(IncidentKind.LOSS, actor="lin") for _ in range(2)]
+    for incident in opened:
+        await incidents.freeze(incident.id, actor="lin")
+    assert not (await incidents.thaw(opened[first].id, actor="lin")).frozen
+    assert whole.agent.biometrics.terms().switched_on == frozenset()
+    await incidents.thaw(opened[1 - first].id, actor="lin")
+    assert whole.agent.biometrics.terms().switched_on == {Modality.FACE}
+
+
+async def test_what_the_enterprise_switched_off_between_two_incidents_stays_off(whole: Whole) -> None:
+    await with_faces(whole)
+    incidents = whole.agent.incidents
+    one, two = [await incidents.open(IncidentKind.LOSS, actor="lin") for _ in range(2)]
+    await incidents.freeze(one.id, actor="lin")
+    await switched(whole, Modality.FACE, enabled=True)
+    await switched(whole, Modality.FACE, enabled=False)
+    await incidents.freeze(two.id, actor="lin")
+    for incident in (one, two):
+        await incidents.thaw(incident.id, actor="lin")
+    assert whole.agent.biometrics.terms().switched_on == frozenset()
+
+
+async def test_a_closed_incident_keeps_no_other_frozen(whole: Whole) -> None:
+    await with_faces(whole)
+    incidents = whole.agent.incidents
+    one, two = [await incidents.open(IncidentKind.LOSS, actor="lin") for _ in range(2)]
+    await incidents.freeze(one.id, actor="lin")
+    await incidents.freeze(two.id, actor="lin")
+    await incidents.close(two.id, actor="lin")
+    await incidents.thaw(one.id, actor="lin")
+    assert whole.agent.biometrics.terms().switched_on == {Modality.FACE}
+
+
 async def test_an_incident_may_freeze_and_thaw_more_than_once(whole: Whole) -> None:
     await with_faces(whole)
     incidents = whole.agent.incidents
