@@ -208,6 +208,18 @@ class Warns(Protocol):
 
 
 @runtime_checkable
+class SeesLeaves(Protocol):
+    """A driver of doors with contacts."""
+
+    @property
+    def leaves(self) -> Mapping[int, bool]:
+        """Door number -> whether its leaf stands open, as the device said since this connection began; later
+        movements are events. A door without a contact is not among them. An empty `record` follows the first word.
+        """
+        ...
+
+
+@runtime_checkable
 class KeepsLog(Driver, Protocol):
     """A device whose log fills up and is cleared only whole, on the enterprise's order."""
 

@@ -5,6 +5,7 @@ Source: Security PUSH Communication Protocol 4.8, appendices 2 (events), 3 (veri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from device_drivers.events import DoorEventKind, VerifyMode
@@ -63,6 +64,11 @@ VERIFY_BITS = {
     12: VerifyMode.QR,
 }
 VERIFY_BITS_LEN = 13  # shorter strings are decimal codes of appendix 3
+
+
+def leaves(sensors: Iterable[int]) -> dict[int, bool]:
+    """Door -> whether its leaf stands open, of those with a sensor: 0 none, 1 closed, 2 open."""
+    return {door: state == 2 for door, state in enumerate(sensors, start=1) if state in (1, 2)}
 
 
 def verify_mode(code: int) -> VerifyMode:

@@ -69,6 +69,10 @@ class AdmsTerminal:
         """What was recorded, dropped or not understood since the server started."""
         return dict(self._link.counters)
 
+    @property
+    def leaves(self) -> dict[int, bool]:
+        return self._link.leaves
+
     async def run(self, record: Record) -> None:
         await self._link.run(record, cursor=self._cursor, silence_s=self._silence_s)
 

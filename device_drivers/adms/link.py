@@ -101,6 +101,7 @@ class DeviceLink:
         self._restored = False
         self._overdue_at: dict[int, float] = {}  # by the loop's time: a wall clock set back gives no command more time
         self._heard = asyncio.Event()
+        self.leaves: dict[int, bool] = {}  # as told since a driver receives
 
     @property
     def serial(self) -> str:
@@ -137,6 +138,7 @@ class DeviceLink:
         await self._restore_commands()
         self._failure = loop.create_future()
         self._record = record
+        self.leaves = {}
         started = loop.time()
         try:
             while True:

@@ -18,6 +18,7 @@ from device_drivers.adms.link import DeviceLink
 from device_drivers.adms.rows import Row, decode_text, lines, number, parse_options, parse_row
 from device_drivers.devices import DeviceTemplate, DeviceUser
 from device_drivers.events import DeviceEvent
+from device_drivers.zk_access import leaves
 
 PHOTO_TABLES = frozenset({"attphoto", "biophoto", "userpic"})
 TEMPLATE_TABLES = frozenset({"biodata", "fp", "fingertmp", "templatev10", "face"})
@@ -137,6 +138,10 @@ async def _panel_state(link: DeviceLink, body: bytes) -> None:
         if changes:
             await link.record(changes)
         link.session.keep_panel(state)
+        news = not link.leaves
+        link.leaves = leaves(state.sensor(door) for door in range(1, len(state.sensors) * 4 + 1))
+        if news and link.attached:
+            await link.record(())
 
 
 async def _tabledata(link: DeviceLink, query: dict[str, str], body: bytes, *, command_id: int | None = None) -> bytes:

@@ -37,7 +37,7 @@ from device_drivers.devices import (
 from device_drivers.errors import DeviceRefused, LinkError, ProtocolError, Unsupported, WrongDevice
 from device_drivers.events import DoorEvent, DoorEventKind, Origin
 from device_drivers.links import StreamLink, split_address
-from device_drivers.zk_access import decode_seconds, encode_seconds
+from device_drivers.zk_access import decode_seconds, encode_seconds, leaves
 
 PORT = 4370
 POLL_S = 0.5
@@ -83,6 +83,7 @@ class C3Panel:
         self._text_log = False
         self._last_row = _read_cursor(cursor)
         self._alarms = b""
+        self.leaves: dict[int, bool] = {}
 
     # -- talking -------------------------------------------------------------------------------------------------------
 
@@ -231,6 +232,11 @@ class C3Panel:
             self._alarms = state.alarms
         self._unrecorded += events
         await self._hand_over(record)
+        if states:
+            news = not self.leaves
+            self.leaves = leaves(sensor & 0x0F for sensor in states[-1].sensors)
+            if news:
+                await record(())
 
     async def _hand_over(self, record: Record) -> None:
         """Each event is let go of when it is durable: the panel does not have it any more."""

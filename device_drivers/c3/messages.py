@@ -146,7 +146,7 @@ class DoorState:
 
     device_time: datetime | None
     alarms: bytes
-    sensors: bytes  # 0 no sensor, 1 closed, 2 open
+    sensors: bytes  # as `zk_access.leaves` reads them
     raw: bytes = field(repr=False)
 
 

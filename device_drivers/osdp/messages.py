@@ -134,7 +134,10 @@ class Keypad:
 
 @dataclass(slots=True)
 class Contacts:
-    """Tamper, power and inputs of one PD: a report becomes an event where something changed."""
+    """Tamper, power and inputs of one PD: a report becomes an event where something changed.
+
+    How inputs stand is never asked: a PD that cannot say answers NAK, and libosdp gives it up for that.
+    """
 
     inputs: Mapping[int, str]  # input number -> "contact" or "button"
     _tamper: bool = False

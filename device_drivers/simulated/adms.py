@@ -45,6 +45,7 @@ class SimulatedAdms:
     drift: timedelta = timedelta()
     zone_minutes: int | None = None
     all_kinds: bool = False  # answers a query for one kind of template with every kind
+    door_open: bool = False  # the leaf of door 1
     silent_commands: bool = False  # takes commands and never confirms them
     _online: asyncio.Event = field(default_factory=asyncio.Event)
     _corrupt: bool = False
@@ -191,7 +192,8 @@ class SimulatedAdms:
                 return
             del self.photos[0]
         if self.security:
-            state = f"time={self.local_time():%Y-%m-%d %H:%M:%S}\tsensor=01\trelay=00\talarm=0000000000000000"
+            leaf = f"sensor=0{1 + self.door_open}\trelay=00\talarm=0000000000000000"
+            state = f"time={self.local_time():%Y-%m-%d %H:%M:%S}\t{leaf}"
             await self._call(client, "POST", "cdata", "&table=rtstate", state.encode())
 
     async def _obey(self, client: httpx.AsyncClient) -> None:

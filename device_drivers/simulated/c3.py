@@ -39,6 +39,7 @@ class SimulatedC3:
     restarts: int = 0
     offset: timedelta = timedelta()
     alarms: bytearray = field(default_factory=lambda: bytearray(4))
+    door_open: bool = False  # the leaf of door 1
     address: str = ""
     clients: int = 0
     _log: list[Row] = field(default_factory=list)
@@ -272,7 +273,7 @@ class SimulatedC3:
     def _binary_log(self) -> bytes:
         """Waiting events, else the doors' state: alarm bits and sensors, one byte a door."""
         if not self._log:
-            sensors = bytes([1, 0, 0, 0])
+            sensors = bytes([1 + self.door_open, 0, 0, 0])
             return bytes(self.alarms) + sensors + struct.pack("<BBBBI", 0, 1, 255, 0, encode_seconds(self.local_time()))
         events, self._log = self._log[:30], self._log[30:]
         return b"".join(
@@ -281,9 +282,8 @@ class SimulatedC3:
 
     def _text(self) -> bytes:
         if not self._log:
-            return (
-                f"time={self.local_time():%Y-%m-%d %H:%M:%S}\tsensor=01\trelay=00\talarm={self.alarms.hex()}".encode()
-            )
+            state = f"sensor=0{1 + self.door_open}\trelay=00\talarm={self.alarms.hex()}"
+            return f"time={self.local_time():%Y-%m-%d %H:%M:%S}\t{state}".encode()
         events, self._log = self._log[:5], self._log[5:]
         first = len(self.rows["transaction"]) - len(events) - len(self._log)
         lines = []

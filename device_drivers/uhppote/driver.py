@@ -91,6 +91,7 @@ class UhppoteController:
         self._delays: dict[int, tuple[int, int]] = {}  # door -> (mode code, seconds)
         self._fire = False
         self._before = 0  # the newest event when this connection began
+        self.leaves: dict[int, bool] = {}
 
     # -- Driver
 
@@ -119,6 +120,9 @@ class UhppoteController:
         await self.probe()
         status, _ = await self._status()
         self._before = int(status.event_index)
+        stand = (status.door_1_open, status.door_2_open, status.door_3_open, status.door_4_open)
+        self.leaves = dict(enumerate(stand[: door_count(self._link.serial)], start=1))
+        await record(())
         # Door contacts and buttons enter the log only when this is on.
         await self._link.order(
             encode.record_special_events_request(self._link.serial, True),

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, cast
 
-from device_drivers.devices import CommandResult, CommandState, Record
+from device_drivers.devices import CommandResult, CommandState, Record, SeesLeaves
 from device_drivers.errors import DeviceError, LinkError
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
 from edge_agent.attendance import event_id, key_of
@@ -93,6 +93,7 @@ class Doors:
         self._noticed: set[str] = set()  # doors with an alarm of our own
         self.modes = ControllerModes(presence, rules=rules, driver=driver, now=now)
         self._missing: dict[str, int] = {}  # ticks without a connection
+        self._leaves_of: dict[str, tuple[object, frozenset[int]]] = {}  # whose word was believed, for which doors
 
     # Commands
 
@@ -199,6 +200,7 @@ class Doors:
         """`record` of one connection with the alarms in front of it, and what it means for doors behind it."""
 
         async def watched(events: Sequence[DeviceEvent], *, cursor: bytes | None = None) -> None:
+            self._found(device)
             said = [event for event in events if isinstance(event, DoorEvent)]
             if any(event.kind in RAISES or event.kind in CLEARS for event in said):
                 now = self._now()
@@ -236,11 +238,7 @@ class Doors:
             elif said.kind in (DoorEventKind.OPENED, DoorEventKind.FORCED):
                 self._leaf_opened(door, now, told=door.name in told)
             elif said.kind is DoorEventKind.CLOSED:
-                self.presence.closed(door.name)
-                self._opened_at.pop(door.name, None)
-                if timer := self._timers.pop(door.name, None):
-                    timer.cancel()
-                self._later(self._passed(door.name))
+                self._leaf_closed(door)
 
     async def _passed(self, door_name: str) -> None:
         """A closed leaf ends what the gateway itself noticed."""
@@ -297,6 +295,34 @@ class Doors:
         if old := self._timers.pop(door.name, None):
             old.cancel()
         self._time_leaf(door, now, now)
+
+    def _leaf_closed(self, door: Door) -> None:
+        self.presence.closed(door.name)
+        self._opened_at.pop(door.name, None)
+        if timer := self._timers.pop(door.name, None):
+            timer.cancel()
+        self._later(self._passed(door.name))
+
+    def _found(self, device: str) -> None:
+        """How a new connection finds the leaves, which may have moved while nobody listened: no event, hence no alarm
+        but for an opening that lasts."""
+        driver = self._driver(device)
+        if not isinstance(driver, SeesLeaves):
+            return
+        before, known = self._leaves_of.get(device, (None, frozenset()))
+        known = known if before is driver else frozenset()
+        leaves = dict(driver.leaves)
+        self._leaves_of[device] = driver, known | leaves.keys()
+        for door in self._rules().doors.values():
+            if door.device != device or door.relay in known or door.relay not in leaves:
+                continue
+            if not leaves[door.relay]:
+                self._leaf_closed(door)
+            elif not self.presence.is_open(door.name):
+                now = self._now()
+                self.presence.opened(door.name)
+                self._opened_at[door.name] = now
+                self._time_leaf(door, now, now)
 
     def _time_leaf(self, door: Door, opened_at: datetime, now: datetime) -> None:
         """An open leaf is counted from when its door has to be shut; `tick` sees when that begins."""

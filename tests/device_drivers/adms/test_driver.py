@@ -54,6 +54,16 @@ async def test_a_swipe_arrives_with_the_devices_own_time(security: bool) -> None
     assert abs(event.device_time - said) <= timedelta(seconds=2)
 
 
+async def test_leaves_that_moved_while_nobody_listened_are_seen_on_connecting() -> None:
+    async with site(security=True, online=False) as (terminal, device, record):
+        assert terminal.leaves == {}
+        device.door_open = True
+        device.go_online()
+        async with asyncio.timeout(10), record.changed:
+            await record.changed.wait_for(lambda: bool(terminal.leaves))
+        assert (terminal.leaves, record.events) == ({1: True}, [])
+
+
 async def test_swipes_made_offline_arrive_when_it_returns() -> None:
     async with site() as (_, device, record):
         device.go_offline()

@@ -71,6 +71,15 @@ async def receiving(made: C3Panel, record: Recorder) -> AsyncIterator[asyncio.Ta
 
 
 @FORMS
+async def test_leaves_that_moved_while_nobody_listened_are_seen_on_connecting(traits: dict[str, object]) -> None:
+    panel, record = SimulatedC3(**traits, door_open=True), Recorder()  # type: ignore[arg-type]
+    async with panel.running(), driver(panel) as made, receiving(made, record):
+        async with asyncio.timeout(10), record.changed:
+            await record.changed.wait_for(lambda: bool(made.leaves))
+        assert (made.leaves, record.events) == ({1: True}, [])
+
+
+@FORMS
 async def test_a_card_at_a_reader_arrives(traits: dict[str, object]) -> None:
     panel, record = SimulatedC3(**traits), Recorder()  # type: ignore[arg-type]
     async with panel.running(), driver(panel) as made, receiving(made, record):

@@ -87,6 +87,16 @@ async def test_identity_capabilities_and_clock_are_read(protocol: str) -> None:
         assert device.now() == NOW
 
 
+async def test_leaves_that_moved_while_nobody_listened_are_seen_on_connecting() -> None:
+    async with site() as (device, driver):
+        device.doors[2].open = True
+        record = Recorded()
+        async with running(driver, record):
+            await record.until(lambda _: bool(driver.leaves))
+        assert driver.leaves == {1: False, 2: True, 3: False, 4: False}
+        assert record.events == []
+
+
 async def test_discovery_finds_controllers_and_leaves_out_garbage() -> None:
     device = SimulatedUhppote(303986753, clock=lambda: NOW)
     address = await device.start()

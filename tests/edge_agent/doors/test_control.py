@@ -180,6 +180,34 @@ async def test_a_door_opened_on_a_grant_is_not_forced_and_held_when_it_stays_ope
     assert len(await s.events("door.held")) == 1
 
 
+class ContactPanel(Panel):
+    """Says how its leaves stand when it is connected."""
+
+    def __init__(self, leaves: dict[int, bool]) -> None:
+        super().__init__()
+        self.leaves = leaves
+
+
+async def test_a_connection_finds_a_leaf_open_that_opened_while_nobody_listened(s: Site) -> None:
+    s.devices["panel"] = ContactPanel({1: True})
+    await tell(s)
+    assert s.presence.is_open("front")
+    assert s.presence.open_or_released("front", s.clock.now())
+    await settle(s)
+    assert (await standing(s), await s.events("door.")) == ([], [])  # nobody saw it happen
+    s.doors._held("front", s.doors._opened_at["front"])  # the timer, without waiting for it
+    await settle(s)
+    assert await standing(s) == [("held", "front")]
+    await tell(s, said(DoorEventKind.CLOSED, number=1))
+    await tell(s)
+    assert not s.presence.is_open("front")  # what one connection found is believed once
+    await tell(s, said(DoorEventKind.OPENED, number=2))
+    s.devices["panel"] = ContactPanel({1: False})
+    await tell(s)
+    assert not s.presence.is_open("front")
+    assert "front" not in s.doors._timers
+
+
 async def test_events_read_from_a_log_say_nothing_about_now(s: Site) -> None:
     await tell(s, said(DoorEventKind.OPENED, number=1, origin=Origin.BACKLOG))
     await settle(s)
