@@ -51,7 +51,13 @@ class DemoDoors:
             for (address, key), name in zip(self._keys.items(), ("south gate", "server room"), strict=True)
         ]
         return [
-            {"name": CONTROLLER, "kind": "uhppote", "address": self._address, "attendance": False},
+            {
+                "name": CONTROLLER,
+                "kind": "uhppote",
+                "address": self._address,
+                "attendance": False,
+                "options": {"contacts": [SOUTH_GATE, SERVER_ROOM]},
+            },
             {"name": READERS, "kind": "osdp", "address": self._line, "attendance": False, "options": {"pds": pds}},
         ]
 
