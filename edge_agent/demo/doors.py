@@ -50,14 +50,9 @@ class DemoDoors:
             {"address": address, "key": key.hex(), "name": name}
             for (address, key), name in zip(self._keys.items(), ("south gate", "server room"), strict=True)
         ]
+        wired = {"contacts": [SOUTH_GATE, SERVER_DOOR]}
         return [
-            {
-                "name": CONTROLLER,
-                "kind": "uhppote",
-                "address": self._address,
-                "attendance": False,
-                "options": {"contacts": [SOUTH_GATE, SERVER_ROOM]},
-            },
+            {"name": CONTROLLER, "kind": "uhppote", "address": self._address, "attendance": False, "options": wired},
             {"name": READERS, "kind": "osdp", "address": self._line, "attendance": False, "options": {"pds": pds}},
         ]
 

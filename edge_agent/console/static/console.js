@@ -287,7 +287,8 @@ async function renew() {
   if (fetching || document.hidden || $("dialog[open],details.menu[open],[data-held]")) return later(2000);
   fetching = true; begun = Date.now();
   try {
-    const answer = await fetch(location.href); if (answer.redirected) return;
+    const answer = await fetch(location.href);
+    if (answer.redirected || (answer.status >= 400 && answer.status < 500)) return;
     if (!answer.ok) throw answer;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of $$("[data-part]")) {
