@@ -6,7 +6,6 @@ camera is asked now and then whether it is there (DESCRIBE: no picture is sent f
 opened the camera is asked why.
 
 address: "rtsp://..." or "http(s)://...", a USB index ("0") or "/dev/videoN", or a folder.
-options: fps for a folder (5); width and height asked of a USB camera.
 """
 
 from __future__ import annotations

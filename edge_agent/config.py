@@ -21,12 +21,14 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from device_drivers import catalog, devices
 from device_drivers.links import split_address
+from device_drivers.options import faults
 from edge_agent.policy.roles import Role
 from edge_agent.policy.rules import AccessRules
 from edge_agent.policy.two_people import TwoPeople
@@ -140,6 +142,14 @@ class Device(Model):
         if kind not in catalog.DRIVERS:
             raise ValueError(f"must be one of {', '.join(sorted(catalog.DRIVERS))}")
         return kind
+
+    @field_validator("options")
+    @classmethod
+    def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        kind = info.data.get("kind")
+        if kind is not None and not (info.context or {}).get("stored") and (wrong := faults(kind, options)):
+            raise ValueError("; ".join(wrong))
+        return options
 
     def for_driver(self, site_zone: str) -> devices.DeviceConfig:
         """The part that a driver may know."""

@@ -305,5 +305,5 @@ class Configuration:
                     f"configuration version {version}",
                     ["its secrets cannot be opened with this machine's key; restore the key or enter them again"],
                 ) from None
-        site = SiteConfig.model_validate(_with_secrets(json.loads(document), secrets))
+        site = SiteConfig.model_validate(_with_secrets(json.loads(document), secrets), context={"stored": True})
         return Version(version, datetime.fromisoformat(at), actor, reason, site)

@@ -4,7 +4,6 @@ The module is asked for a finger only between `arm()` and `disarm()`: a few time
 there. An image crosses the line when `capture` is called, and is kept nowhere. Enrolling and searching on the module
 itself are for sites that keep templates there; the gateway's own matching needs `capture` alone.
 
-options: baud (57600), width and height of the sensor where its image fits none known, aura (True: an R503's ring).
 password: the module's, a number, decimal or 0x...; 0 as from the factory.
 """
 

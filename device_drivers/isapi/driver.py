@@ -78,9 +78,7 @@ class Receiver(Protocol):
 
 
 class IsapiTerminal:
-    """`options`: events ("stream", "push" or "poll"), tls, ca_file, readers; the intervals poll_s, sweep_s, check_s,
-    silence_s. For pushes: push_host (our address as the terminal reaches it; ours of the connection to it otherwise),
-    addresses (networks it may push from; its own otherwise) and host_id (the listening server to overwrite)."""
+    """A `device_drivers.devices.Terminal` over HTTP digest; events by stream, push or polling."""
 
     def __init__(
         self,

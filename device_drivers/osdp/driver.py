@@ -3,8 +3,7 @@
 Every PD has its own random key; a PD that proves another key, the published default or none is refused and alarmed
 once, and nothing it says is a credential. A reader's number is its OSDP address.
 
-options: baud (serial, default 9600); format_37 "H10302" or "H10304"; pds: a list of
-{address, key (hex, secret), name, door, output, inputs {number: "contact" | "button"}}.
+A reader in options["pds"] is {address, key (hex, secret), name, door, output, inputs {number: "contact" | "button"}}.
 `open_door(n)` drives the output of the PD whose `door` is n (its position in the list unless given).
 """
 

@@ -6,10 +6,8 @@ recorded always comes from the controller's own log, or (firmware v6.62 announce
 answer to a status request. The cursor is the index of the last recorded event with a digest of it, so that a
 cleared and refilled log is noticed. The controller's own event index moves only after `record` returned.
 
-options: protocol "udp" (default) or "tcp"; bind (own address for requests); listen "ip:port" as the controller
-reaches us; poll_s; card_format "wiegand-26" (default) or "wiegand-34"; host_decides (bool): the controller opens
-nothing by itself and each swipe becomes a CardRead; contacts, the numbers of the doors that have one wired: how they
-stand on connecting is believed (an input without a wire may read as open).
+With the option host_decides the controller opens nothing by itself and each swipe becomes a CardRead. How a leaf
+stands on connecting is believed only of the doors in `contacts`: an input without a wire may read as open.
 """
 
 from __future__ import annotations
@@ -50,7 +48,6 @@ POLL_S = 1.0
 FRESH = timedelta(seconds=10)  # by the controller's own clock; later nobody stands there any more
 POLL_LISTENING_S = 5.0  # below the 30 s after which host control falls back to the controller
 BATCH = 32
-MAX_DOORS = 4
 FIRST, LAST = 0, 0xFFFFFFFF  # event indices that stand for the oldest and the newest record
 
 
@@ -66,13 +63,6 @@ def decode_cursor(cursor: bytes | None) -> tuple[str, int, int] | None:
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
         return None
     return parts[0], int(parts[1]), int(parts[2])
-
-
-def _contacts(said: Any) -> list[int]:
-    """Raises ValueError."""
-    if not isinstance(said, list) or not all(door in range(1, MAX_DOORS + 1) for door in said):
-        raise ValueError(f"option contacts is {said!r}; it must be a list of door numbers, 1 to {MAX_DOORS}")
-    return said
 
 
 class UhppoteController:
@@ -95,7 +85,7 @@ class UhppoteController:
         self.card_format = str(options.get("card_format", "wiegand-26"))
         self._memory = Memory(self._link, known=self._known, card_format=self.card_format)
         self._host_decides = bool(options.get("host_decides", False))
-        self._contacts = _contacts(options.get("contacts", []))
+        self._contacts = frozenset(options.get("contacts", ()))
         self._cursor = decode_cursor(cursor)
         self._wake = asyncio.Event()
         self._delays: dict[int, tuple[int, int]] = {}  # door -> (mode code, seconds)
@@ -131,7 +121,7 @@ class UhppoteController:
         status, _ = await self._status()
         self._before = int(status.event_index)
         stand = (status.door_1_open, status.door_2_open, status.door_3_open, status.door_4_open)
-        self.leaves = {door: stand[door - 1] for door in self._contacts}
+        self.leaves = {door: is_open for door, is_open in enumerate(stand, start=1) if door in self._contacts}
         await record(())
         # Door contacts and buttons enter the log only when this is on.
         await self._link.order(

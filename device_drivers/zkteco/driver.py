@@ -73,10 +73,8 @@ class _Attached:
 class ZktecoTerminal:
     """A `device_drivers.devices.Terminal`.
 
-    `config.options`: `transport` ("tcp" or "udp"), `checksum` ("verify" or "ignore"), `user_size` (28 or 72,
-    for a terminal that stores no user yet) and the seconds of `connection.Timing`. `config.password` is the
-    communication key, a number; empty means 0. `measured_offset` is the terminal's clock, read in
-    `config.timezone`, minus ours, to the second, as measured at connecting and whenever the log is confirmed.
+    `config.password` is the communication key, a number; empty means 0. `measured_offset` is the terminal's clock, read
+    in `config.timezone`, minus ours, to the second, as measured at connecting and whenever the log is confirmed.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from device_drivers.options import OPTIONS
 from edge_agent.command_line.asking import (
     DEFAULT_CONFIG,
     LONG_S,
@@ -53,6 +54,29 @@ def devices(
         show(
             waiting, [("序列号 serial", "serial"), ("地址 address", "address"), ("次数 times", "times")], as_json=False
         )
+
+
+@app.command()
+def options(
+    kind: Annotated[str, typer.Argument(help="协议 · kind of device")] = "",
+    as_json: Json = False,
+) -> None:
+    """设备的 options 可以写什么 · what `options` of a device may hold"""
+    if kind and kind not in OPTIONS:
+        err.print(f"没有这种协议 · no kind {escape(repr(kind))}; {', '.join(OPTIONS)}")
+        raise typer.Exit(2)
+    rows = [
+        {"kind": each, "name": name, "allowed": o.allowed, "default": o.default, "zh": o.zh, "en": o.en}
+        | {"meaning": f"{o.zh} · {o.en}"}
+        for each, known in OPTIONS.items()
+        if kind in ("", each)
+        for name, o in known.items()
+    ]
+    columns = [
+        ("协议 kind", "kind"), ("名称 name", "name"), ("可以写 allowed", "allowed"), ("默认 default", "default"),
+        ("作用 meaning", "meaning"),
+    ]  # fmt: skip
+    show(rows, columns, as_json=as_json)
 
 
 @app.command()

@@ -65,6 +65,9 @@ def test_biometrics_are_off_unless_somebody_switches_them_on() -> None:
         ("site.retention", {"templates_days": 2000}, ["site.retention.templates_days", "1095"]),
         ("api", {"certificate": "/x.pem"}, ["api", "go together"]),
         ("site.devices", GOOD["site"]["devices"] * 2, ["'lobby' is used twice"]),
+        ("site.devices.0.options", {"keep_alive": 5}, ["devices[0].options", "keep_alive is no option", "keepalive_s"]),
+        ("site.devices.0.options", {"keepalive_s": "5"}, ["keepalive_s is '5'", "number of seconds above 0"]),
+        ("site.devices.0.options", {"profiles": {"day": "2"}}, ["profiles: allowed is a table of schedule"]),
     ],
 )
 def test_a_refusal_names_the_key_the_value_and_what_is_allowed(path: str, value: Any, words: list[str]) -> None:

@@ -97,12 +97,6 @@ async def test_leaves_that_moved_while_nobody_listened_are_seen_on_connecting() 
         assert record.events == []
 
 
-@pytest.mark.parametrize("said", [3, [0], [5], ["1"]])
-def test_contacts_are_door_numbers(said: object) -> None:
-    with pytest.raises(ValueError, match="it must be a list of door numbers, 1 to 4"):
-        UhppoteController(DeviceConfig("panel", "uhppote", "127.0.0.1", options={"contacts": said}), cursor=None)
-
-
 async def test_discovery_finds_controllers_and_leaves_out_garbage() -> None:
     device = SimulatedUhppote(303986753, clock=lambda: NOW)
     address = await device.start()

@@ -60,6 +60,24 @@ async def test_secrets_rest_sealed_and_survive_a_restart(site: Site) -> None:
     assert again.site.devices[0].password.get_secret_value() == "a-secret-of-the-site"
 
 
+async def test_a_stored_version_with_an_option_that_is_none_any_more_starts_and_a_new_one_is_refused(
+    site: Site,
+) -> None:
+    client = await site.administrator()
+    document, tag = await read(client)
+    document["devices"] = [{**DEVICE, "options": {"keepalive_s": 5}}]
+    assert (await put(client, document, tag)).status_code == 200
+    change = "UPDATE config_versions SET document = replace(document, 'keepalive_s', 'keep_alive')"
+    await site.governance.database.write(lambda c: c.execute(change).rowcount)
+    again = Configuration(site.governance.database, key=b"c" * 32)
+    await again.load(site.governance.configuration.site, now=site.clock())
+    assert again.site.devices[0].options == {"keep_alive": 5}
+    document["devices"][0]["options"] = again.site.devices[0].options
+    answer = await put(client, document, (await read(client))[1])
+    assert answer.status_code == 422
+    assert "keep_alive is no option of zkteco" in answer.text
+
+
 async def test_a_dry_run_says_what_would_change_and_changes_nothing(site: Site) -> None:
     client = await site.administrator()
     document, tag = await read(client)
@@ -176,11 +194,11 @@ async def test_a_secret_left_out_goes_nowhere_else(
 
 async def test_the_key_of_a_readers_secure_channel_stays_when_the_bus_moves(site: Site) -> None:
     client = await site.administrator()
-    bus = {"name": "bus", "kind": "osdp", "address": "/dev/ttyUSB0", "options": {"readers": [{"address": 1}]}}
-    keyed = bus | {"options": {"readers": [{"address": 1, "key": "ab" * 16}]}}
+    bus = {"name": "bus", "kind": "osdp", "address": "/dev/ttyUSB0", "options": {"pds": [{"address": 1}]}}
+    keyed = bus | {"options": {"pds": [{"address": 1, "key": "ab" * 16}]}}
     document, tag = await read(client)
     assert (await put(client, document | {"devices": [keyed]}, tag)).status_code == 200
     document, tag = await read(client)
     moved = [bus | {"address": "/dev/ttyUSB1"}]
     assert (await put(client, document | {"devices": moved}, tag)).status_code == 200
-    assert site.governance.configuration.site.devices[0].options["readers"][0]["key"] == "ab" * 16
+    assert site.governance.configuration.site.devices[0].options["pds"][0]["key"] == "ab" * 16

@@ -18,7 +18,7 @@ from edge_agent.__main__ import app
 PROMISED = {
     "run", "demo", "check", "status", "devices", "doors", "people", "enrol-folder", "token", "config", "keys", "backup",
     "restore", "audit", "calibrate", "decommission", "quarantine", "upstreams", "incidents", "identify", "version",
-    "sync", "reader-key", "clear-log", "accounts",
+    "sync", "reader-key", "clear-log", "accounts", "options",
 }  # fmt: skip
 WITHOUT_JSON = {"run", "demo"}  # these are processes, not questions
 
