@@ -8,6 +8,7 @@ database once the agent has started. The file seeds version 1.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -90,12 +91,36 @@ class Gateway(Model):
     ballast_mb: int = Field(32, ge=1, le=4096, description="disk space kept back so that a full disk can be recovered")
 
 
+KEY_OPTIONS: Mapping[str, tuple[str, ...]] = {"tpm": ("tcti",), "pkcs11": ("label", "pin_file")}
+UPSTREAM_OPTIONS: Mapping[str, tuple[str, ...]] = {"nats": ("prefix", "stream"), "mqtt": ("client_id", "prefix")}
+
+
+def _only_known(options: dict[str, str], known: Mapping[str, tuple[str, ...]], kind: str | None) -> dict[str, str]:
+    """A misspelled option would be as good as none, and nobody would hear of it. No kind: that is wrong already."""
+    if kind is None:
+        return options
+    if unknown := options.keys() - set(known.get(kind, ())):
+        allowed = ", ".join(known.get(kind, ())) or "none"
+        raise ValueError(f"{min(unknown)[:64]} is no option of {kind}; allowed are {allowed}")
+    return options
+
+
+def _stored(info: ValidationInfo) -> bool:
+    """A version that was in force before: it goes on, whatever it holds that means nothing any more."""
+    return bool((info.context or {}).get("stored"))
+
+
 class Keys(Model):
     """Where the key-encryption keys come from, strongest first."""
 
     provider: Literal["tpm", "pkcs11", "systemd", "file", "passphrase"] = "file"
     path: Path | None = None
     options: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _known_options(cls, options: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        return _only_known(options, KEY_OPTIONS, info.data.get("provider"))
 
 
 class Api(Model):
@@ -147,7 +172,7 @@ class Device(Model):
     @classmethod
     def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         kind = info.data.get("kind")
-        if kind is not None and not (info.context or {}).get("stored") and (wrong := faults(kind, options)):
+        if kind is not None and not _stored(info) and (wrong := faults(kind, options)):
             raise ValueError("; ".join(wrong))
         return options
 
@@ -188,6 +213,11 @@ class Upstream(Model):
     username: str = ""
     password: SecretStr = SecretStr("")
     options: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _known_options(cls, options: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        return options if _stored(info) else _only_known(options, UPSTREAM_OPTIONS, info.data.get("kind"))
 
     @model_validator(mode="after")
     def _address(self) -> Upstream:

@@ -7,12 +7,12 @@ only rests, and is owed what happens meanwhile.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge_agent.config import Upstream
+from edge_agent.config import UPSTREAM_OPTIONS, Upstream
 from edge_agent.crew import Crew
 from edge_agent.database import Database, utc_now
 from edge_agent.delivery.deliver import Delivery, DeliveryHealth
@@ -134,14 +134,15 @@ class Upstreams:
         if upstream.kind == "nats":
             from edge_agent.delivery.nats import NatsConfig, NatsSink
 
-            return NatsSink(NatsConfig(**common | _only(upstream.options, "stream", "prefix")))
+            return NatsSink(NatsConfig(**common | _known(upstream)))
         if upstream.kind == "mqtt":
             from edge_agent.delivery.mqtt import MqttConfig, MqttSink
 
-            return MqttSink(MqttConfig(**common | _only(upstream.options, "prefix", "client_id")))
+            return MqttSink(MqttConfig(**common | _known(upstream)))
         secret = upstream.secret.get_secret_value().encode()
         return WebhookSink(WebhookConfig(**common, secret=secret), clock=self._clock)
 
 
-def _only(options: Mapping[str, str], *known: str) -> dict[str, str]:
-    return {key: value for key, value in options.items() if key in known}
+def _known(upstream: Upstream) -> dict[str, str]:
+    """Its options, without those that an older version let through."""
+    return {key: value for key, value in upstream.options.items() if key in UPSTREAM_OPTIONS.get(upstream.kind, ())}

@@ -65,6 +65,12 @@ def test_biometrics_are_off_unless_somebody_switches_them_on() -> None:
         ("site.retention", {"templates_days": 2000}, ["site.retention.templates_days", "1095"]),
         ("api", {"certificate": "/x.pem"}, ["api", "go together"]),
         ("site.devices", GOOD["site"]["devices"] * 2, ["'lobby' is used twice"]),
+        (
+            "site.upstreams.0.options",
+            {"stream": "x"},
+            ["upstreams[0].options", "no option of webhook; allowed are none"],
+        ),
+        ("keys", {"provider": "tpm", "options": {"tct": "x"}}, ["keys.options", "no option of tpm; allowed are tcti"]),
         ("site.devices.0.options", {"keep_alive": 5}, ["devices[0].options", "keep_alive is no option", "keepalive_s"]),
         ("site.devices.0.options", {"keepalive_s": "5"}, ["keepalive_s is '5'", "number of seconds above 0"]),
         ("site.devices.0.options", {"profiles": {"day": "2"}}, ["profiles: allowed is a table of schedule"]),
