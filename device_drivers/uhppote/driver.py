@@ -89,6 +89,7 @@ class UhppoteController:
         self._cursor = decode_cursor(cursor)
         self._wake = asyncio.Event()
         self._delays: dict[int, tuple[int, int]] = {}  # door -> (mode code, seconds)
+        self._setting = asyncio.Lock()  # a door's mode and seconds are written together: who sets one keeps the other
         self._fire = False
         self._before = 0  # the newest event when this connection began
         self.leaves: dict[int, bool] = {}
@@ -290,8 +291,9 @@ class UhppoteController:
 
     async def set_door_mode(self, door: int, mode: DoorMode) -> CommandResult:
         require_door(await self._known(), door)
-        _, seconds = await self._door_control(door)
-        await self._set_door(door, messages.MODE_CODES[mode], seconds)
+        async with self._setting:
+            _, seconds = await self._door_control(door)
+            await self._set_door(door, messages.MODE_CODES[mode], seconds)
         return CommandResult(CommandState.DONE)
 
     async def set_door_delay(self, door: int, *, seconds: float) -> None:
@@ -305,10 +307,11 @@ class UhppoteController:
         await self._link.order(request, decode.activate_keypads_response, done="ok", what="keypads")
 
     async def _set_delay(self, door: int, seconds: float) -> None:
-        mode, current = await self._door_control(door)
         wanted = min(max(round(seconds), 1), 255)
-        if wanted != current:
-            await self._set_door(door, mode, wanted)
+        async with self._setting:
+            mode, current = await self._door_control(door)
+            if wanted != current:
+                await self._set_door(door, mode, wanted)
 
     async def _door_control(self, door: int) -> tuple[int, int]:
         if door not in self._delays:

@@ -332,6 +332,12 @@ async def test_a_door_opens_for_the_seconds_asked_and_keeps_its_mode() -> None:
             await driver.open_door(5, seconds=1)
 
 
+async def test_an_opening_in_the_same_moment_does_not_undo_a_mode() -> None:
+    async with site() as (device, driver):
+        await asyncio.gather(driver.set_door_mode(1, DoorMode.LOCKED), driver.open_door(1, seconds=9))
+        assert (device.doors[1].mode, device.doors[1].seconds) == (2, 9)
+
+
 async def test_door_modes_are_set_and_a_locked_door_refuses() -> None:
     async with site() as (device, driver):
         await driver.set_door_mode(1, DoorMode.LOCKED)
