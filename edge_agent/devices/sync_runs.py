@@ -215,6 +215,8 @@ class SyncRuns:
                 continue  # its return wakes us
             try:
                 report = await self.apply(name, actor="agent")
+            except NotKept:
+                continue  # by a configuration that is in force and not followed yet: that ends this, or wakes us
             except (DeviceError, LookupError, DiskFull) as exc:
                 pause = pauses.next()
                 log.warning("device_sync_failed device=%s reason=%s again_in=%.0f", name, exc, pause)
