@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -36,7 +36,7 @@ from edge_agent.biometrics.sensing import Sensing
 from edge_agent.command_line.local_client import Invitation
 from edge_agent.config import Adms, AgentConfig, Device, SiteConfig, listen_address
 from edge_agent.configuration import Configuration
-from edge_agent.database import Database, utc_now
+from edge_agent.database import Database, DiskFull, utc_now
 from edge_agent.delivery.outbox import Outbox
 from edge_agent.delivery.upstreams import Upstreams
 from edge_agent.devices.command_journal import DatabaseJournal
@@ -357,7 +357,7 @@ class Agent:
             group.create_task(self.doors.run(wait=asyncio.sleep), name="doors")
             group.create_task(self.erasure.run(periods=self._periods, wait=asyncio.sleep), name="erasure")
             group.create_task(self.incidents.run(wait=asyncio.sleep), name="incidents")
-            group.create_task(self._keep_house(), name="housekeeping")
+            group.create_task(self._keep_house(wait=asyncio.sleep), name="housekeeping")
             group.create_task(self._relieve(), name="relief")
             group.create_task(self._serve_api(), name="api")
             if self.config.adms.listen is not None:
@@ -462,15 +462,18 @@ class Agent:
                 await self.outbox.relieve()
             await asyncio.sleep(RELIEF_S)
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, *, wait: Callable[[float], Awaitable[None]]) -> None:
         """Retention, and the audit chain's end anchored outside the database."""
         while True:
             now = self.clock()
             await self.outbox.prune(now - timedelta(days=self.site.retention.events_days))
-            await self.anchors.drop()
             await self.biometrics.keep_house(self._periods())
-            await self.device_templates.audit_drops()
-            await asyncio.sleep(HOUSEKEEPING_S)
+            try:
+                await self.anchors.drop()
+                await self.device_templates.audit_drops()
+            except DiskFull as exc:
+                log.warning("audit_not_anchored reason=%s", exc)
+            await wait(HOUSEKEEPING_S)
 
     async def refresh_backup(self) -> None:
         """After a rotation: earlier archives do not open any more, so the standing one is written anew."""

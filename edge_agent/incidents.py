@@ -22,7 +22,7 @@ from edge_agent.audit import AuditLog, Entry
 from edge_agent.biometrics.in_use import Biometrics
 from edge_agent.config import SiteConfig
 from edge_agent.configuration import Configuration
-from edge_agent.database import Database, utc_text
+from edge_agent.database import Database, DiskFull, utc_text
 from edge_agent.delivery.event import Event, append
 from edge_agent.doors.alarms import AlarmKind
 
@@ -255,7 +255,10 @@ class Incidents:
         """Watch until cancelled; not at once, because a start has templates to open first."""
         while True:
             await wait(WATCH_EVERY_S)
-            await self.watch()
+            try:
+                await self.watch()
+            except DiskFull as exc:  # a signal is still there when there is room again
+                log.warning("incident_not_opened reason=%s", exc)
 
     async def watch(self) -> None:
         """Look once at everything that opens an incident by itself."""

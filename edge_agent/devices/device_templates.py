@@ -120,8 +120,7 @@ class DeviceTemplates:
 
     async def audit_drops(self) -> None:
         """One row a device for what was dropped since the last call."""
-        counts = {"templates.dropped": self.dropped, "pictures.dropped": self.pictures_dropped}
-        self.dropped, self.pictures_dropped = Counter(), Counter()
+        counts = {"templates.dropped": self.dropped.copy(), "pictures.dropped": self.pictures_dropped.copy()}
         if not any(counts.values()):
             return
         now = self._now()
@@ -132,6 +131,8 @@ class DeviceTemplates:
                     self._audit.append(connection, Entry("agent", action, device, details={"count": count}), now=now)
 
         await self._database.write(work)
+        self.dropped -= counts["templates.dropped"]
+        self.pictures_dropped -= counts["pictures.dropped"]
 
     def _take(
         self, subject: SubjectId, modality: Modality, serial: str, found: Sequence[DeviceTemplate]

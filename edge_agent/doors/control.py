@@ -24,7 +24,7 @@ from device_drivers.devices import CommandResult, CommandState, Record, SeesLeav
 from device_drivers.errors import DeviceError, LinkError
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, Origin
 from edge_agent.attendance import event_id, key_of
-from edge_agent.database import Database, utc_text
+from edge_agent.database import Database, DiskFull, utc_text
 from edge_agent.delivery.event import Event, append
 from edge_agent.doors.alarms import (
     CLEARS,
@@ -180,18 +180,23 @@ class Doors:
         await self.modes.tell(self.modes.owed())
         readers = {name for p in rules.points.values() for name in (p.reader, p.fingerprint, p.camera) if name}
         for device in readers | {door.device for door in rules.doors.values()}:
+            missing = self._missing.get(device, 0)  # counts on once it is told: a full disk delays an alarm, no more
             if self._driver(device) is not None:
-                if self._missing.pop(device, 0) >= MISSING_TICKS:
+                if missing >= MISSING_TICKS:
                     await self.link(device, up=True)
+                self._missing.pop(device, None)
                 continue
-            self._missing[device] = self._missing.get(device, 0) + 1
-            if self._missing[device] == MISSING_TICKS:
+            if missing + 1 == MISSING_TICKS:
                 await self.link(device, up=False)
+            self._missing[device] = missing + 1
 
     async def run(self, *, wait: Callable[[float], Awaitable[None]]) -> None:
         """`tick` until cancelled. `wait` is asyncio.sleep, or a test's."""
         while True:
-            await self.tick()
+            try:
+                await self.tick()
+            except DiskFull as exc:
+                log.warning("link_not_recorded reason=%s", exc)
             await wait(TICK_S)
 
     # What devices say

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -55,6 +56,28 @@ async def test_a_tampered_device_opens_one_incident_however_often_it_is_looked_a
     told = [item.event.type for item in await whole.agent.outbox.events(type_prefix="incident")]
     assert told == ["incident.opened"]
     assert whole.agent.incidents.open_count == 1
+
+
+async def test_a_signal_seen_while_the_disk_is_full_opens_one_when_there_is_room(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tampered(whole)
+    looks = 0
+
+    async def turn(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            monkeypatch.undo()
+        elif looks == 3:
+            watching.cancel()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(whole.agent.database.ballast, "high_water", 1 << 50)
+    watching = asyncio.create_task(whole.agent.incidents.run(wait=turn))
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert [found.kind for found in await whole.agent.incidents.all()] == [IncidentKind.TAMPER]
 
 
 async def test_a_changed_audit_row_opens_one(whole: Whole) -> None:

@@ -230,6 +230,30 @@ async def test_a_lost_link_is_told_once_each_way_and_releases_nothing(s: Site) -
     assert {mode for _, mode in panel.modes} == {devices.DoorMode.CONTROLLED}
 
 
+async def test_a_link_lost_while_the_disk_is_full_is_told_when_there_is_room(
+    s: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del s.devices["panel"]
+    ticks = 0
+
+    async def turn(seconds: float) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == MISSING_TICKS + 2:
+            assert await s.events("device.") == []
+            monkeypatch.undo()
+        elif ticks == MISSING_TICKS + 3:
+            running.cancel()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(s.database.ballast, "high_water", 1 << 50)
+    running = asyncio.create_task(s.doors.run(wait=turn))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await standing(s) == [("link", "panel")]
+    assert len(await s.events("device.link_lost")) == 1
+
+
 async def test_a_short_interruption_is_no_alarm(s: Site) -> None:
     panel = s.devices.pop("panel")
     for _ in range(MISSING_TICKS - 1):
