@@ -114,9 +114,16 @@ class Doors:
         driver = self._driver(door.device)
         if driver is None or not hasattr(driver, "open_door"):
             raise NotOpened(door.name, "device_offline", f"{door.device} is not connected")
-        self.presence.released(door.name, now + timedelta(seconds=door.open_s))
+        taken_back = self.presence.released(door.name, now + timedelta(seconds=door.open_s))
         try:
-            result = await cast("Opener", driver).open_door(door.relay, seconds=door.open_s)
+            return await self._let_go(cast("Opener", driver), door)
+        except NotOpened:
+            taken_back()
+            raise
+
+    async def _let_go(self, driver: Opener, door: Door) -> CommandResult:
+        try:
+            result = await driver.open_door(door.relay, seconds=door.open_s)
         except LinkError as exc:
             raise NotOpened(door.name, "device_offline", str(exc)) from exc
         except (DeviceError, ValueError) as exc:

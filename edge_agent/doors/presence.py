@@ -123,7 +123,7 @@ class Presence:
     # What happens
 
     def reserve(self, granted: Granted, rules: Rules, *, opener: bool) -> Undo:
-        """Let a grant take effect; returns what takes it back."""
+        """Let a grant take effect; returns what takes it back, but for what has happened since."""
         door = rules.doors[granted.door]
         subject, before = granted.subject_id, self._snapshot(granted)
         origin, target = door.zones(granted.direction)
@@ -136,27 +136,20 @@ class Presence:
             self._openers[door.name] = granted.at
         if granted.unlock_until is not None:
             self._office[door.name] = granted.unlock_until
-        return lambda: self._restore(granted, before)
+        made = self._snapshot(granted)
 
-    def _snapshot(self, granted: Granted) -> tuple[object, ...]:
-        door = granted.door
+        def undo() -> None:
+            for (memory, key, old), (_, _, new) in zip(before, made, strict=True):
+                _put_back(memory, key, old, instead_of=new)
+
+        return undo
+
+    def _snapshot(self, granted: Granted) -> list[tuple[dict[Any, Any], str, object]]:
+        """What a grant may change: in which memory, about whom or which door, as it is now."""
         people = [person for person in (granted.subject_id, granted.companion) if person is not None]
-        return (
-            {person: self._where.get(person) for person in people},
-            self._released.get(door),
-            self._first.get(door),
-            self._openers.get(door),
-            self._office.get(door),
-        )
-
-    def _restore(self, granted: Granted, before: tuple[object, ...]) -> None:
-        where, *doors = before
-        if isinstance(where, dict):
-            for person, old in where.items():
-                _put_back(self._where, person, old)
-        memories: tuple[dict[str, Any], ...] = (self._released, self._first, self._openers, self._office)
-        for memory, old in zip(memories, doors, strict=True):
-            _put_back(memory, granted.door, old)
+        found: list[tuple[dict[Any, Any], str]] = [(self._where, person) for person in people]
+        found += [(memory, granted.door) for memory in (self._released, self._first, self._openers, self._office)]
+        return [(memory, key, memory.get(key)) for memory, key in found]
 
     def grant_rows(self, granted: Granted) -> Write:
         """What `reserve` or its undoing changed, to be written in the transaction of the event."""
@@ -183,9 +176,9 @@ class Presence:
         self._first[door] = FirstOfTwo(subject_id, now, direction)
 
     def punched(self, subject_id: SubjectId, state: str, at: datetime) -> Undo:
-        before = self._punches.get(subject_id)
-        self._punches[subject_id] = LastPunch(state, at)
-        return lambda: _put_back(self._punches, subject_id, before)
+        before, made = self._punches.get(subject_id), LastPunch(state, at)
+        self._punches[subject_id] = made
+        return lambda: _put_back(self._punches, subject_id, before, instead_of=made)
 
     def punch_rows(self, subject_id: SubjectId) -> Write:
         last = self._punches[subject_id]
@@ -237,9 +230,11 @@ class Presence:
         self._open.discard(door)
         self._released.pop(door, None)
 
-    def released(self, door: str, until: datetime) -> None:
-        """Somebody else let the door go: its controller, a button, a key."""
-        self._released[door] = max(until, self._released.get(door, until))
+    def released(self, door: str, until: datetime) -> Undo:
+        """The door was let go: by us, its controller, a button, a key. Returns what takes it back."""
+        before = self._released.get(door)
+        made = self._released[door] = max(until, before or until)
+        return lambda: _put_back(self._released, door, before, instead_of=made)
 
     def give_order(self, door: str, order: Order | None) -> None:
         if order is None:
@@ -286,7 +281,9 @@ def _write_door(connection: sqlite3.Connection, row: tuple[str | None, ...]) -> 
     connection.execute("INSERT OR REPLACE INTO door_states VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
-def _put_back(memory: dict[Any, Any], key: object, old: object) -> None:
+def _put_back(memory: dict[Any, Any], key: object, old: object, *, instead_of: object) -> None:
+    if memory.get(key) != instead_of:
+        return
     if old is None:
         memory.pop(key, None)
     else:

@@ -26,9 +26,9 @@ async def s(tmp_path: Path) -> AsyncIterator[Site]:
         yield running
 
 
-def granted(s: Site, subject: SubjectId = ANN, *, direction: Direction = Direction.IN) -> Granted:
+def granted(s: Site, subject: SubjectId = ANN, *, direction: Direction = Direction.IN, door: str = "front") -> Granted:
     person = Person(subject, frozenset({"staff"}))
-    found = decide(Request("front", direction, person, frozenset({Factor.CARD})), s.rules, s.presence, s.clock.now())
+    found = decide(Request(door, direction, person, frozenset({Factor.CARD})), s.rules, s.presence, s.clock.now())
     assert isinstance(found, Granted)
     return found
 
@@ -52,6 +52,20 @@ def test_taking_back_restores_what_was_there_before(s: Site) -> None:
     assert s.presence.occupancy("hall", after=LONG_AGO) == 0
     undo()
     assert s.presence.whereabouts(ANN) == Whereabouts("hall", START, "front")
+
+
+def test_taking_back_leaves_what_happened_since(s: Site) -> None:
+    doors = [*RULES["doors"], {"name": "side", "device": "panel", "zone_to": "hall", "verify": [["card"]]}]
+    s.set_rules({**RULES, "doors": doors, "groups": [{"name": "staff", "grants": [{"doors": ["front", "side"]}]}]})
+    undo = s.presence.reserve(granted(s), s.rules, opener=True)  # its controller does not answer
+    s.clock.move(seconds=5)
+    s.presence.reserve(granted(s, door="side"), s.rules, opener=False)
+    s.presence.reserve(granted(s, BOB), s.rules, opener=True)
+    undo()
+    assert s.presence.muster() == {"hall": [ANN, BOB]}
+    assert s.presence.whereabouts(ANN) == Whereabouts("hall", s.clock.now(), "side")
+    assert s.presence.open_or_released("front", s.clock.now())
+    assert s.presence.last_opener("front") == s.clock.now()
 
 
 def test_two_doors_asked_in_the_same_moment_do_not_both_let_one_card_in(s: Site) -> None:
