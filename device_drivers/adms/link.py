@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -161,16 +161,20 @@ class DeviceLink:
                 self.session.commands.add(command)
 
     async def submit(self, text: str, *, deadline_s: float, repeatable: bool) -> QueuedCommand:
-        """Put a command in the queue; durable when this returns. Raises LinkError if the queue is full."""
+        """Put a command in the queue once it is durable. Raises LinkError if the queue is full."""
         command = QueuedCommand(
             await self._journal.next_id(), text, self.clock() + timedelta(seconds=deadline_s), repeatable
         )
-        try:
-            overtaken = self.session.commands.add(command)
-        except ValueError as exc:
-            raise LinkError(f"{self.serial}: {exc}") from exc
-        self._overdue_at[command.command_id] = asyncio.get_running_loop().time() + deadline_s
-        await self._journal.save(self.serial, command)
+        overdue_at = asyncio.get_running_loop().time() + deadline_s
+        await self._journal.save(self.serial, command)  # or the terminal would do what whoever asked was refused
+        overtaken: list[QueuedCommand] = []
+        if self.session.commands.get(command.command_id) is None:  # else restored from the journal meanwhile
+            try:
+                overtaken = self.session.commands.add(command)
+            except ValueError as exc:
+                await self._journal.save(self.serial, replace(command, state=CommandState.FAILED))
+                raise LinkError(f"{self.serial}: {exc}") from exc
+        self._overdue_at[command.command_id] = overdue_at
         await self._announce(overtaken)
         return command
 

@@ -8,8 +8,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
+from device_drivers.adms import commands
+from device_drivers.adms.commands import Dialect
 from device_drivers.adms.driver import AdmsTerminal
 from device_drivers.adms.queue import SETTLED, QueuedCommand
 from device_drivers.adms.server import AdmsServer
@@ -327,6 +330,65 @@ async def test_commands_outlive_the_server_with_a_journal() -> None:
         await asyncio.gather(task, return_exceptions=True)
     assert device.users["7"]["Name"] == "Ann"
     assert [command.state for command in journal.commands.values()] == [CommandState.DONE, CommandState.DONE]
+
+
+class SlowDisk(Kept):
+    """Keeps a new command once it is let go on, or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = asyncio.Event()
+        self.fails: Exception | None = None
+
+    async def save(self, serial: str, command: QueuedCommand) -> None:
+        await super().save(serial, command)
+        if command.state is CommandState.QUEUED:
+            await self.goes_on.wait()
+            if self.fails:
+                raise self.fails
+
+
+@pytest.mark.parametrize("fails", [None, OSError("the disk is full")])
+async def test_an_order_leaves_once_it_is_durable_and_never_if_it_was_refused(fails: Exception | None) -> None:
+    journal = SlowDisk()
+    server = AdmsServer(journal=journal)
+    terminal = server.terminal(config())
+    journal.fails = fails
+    async with on_a_socket(server) as url, httpx.AsyncClient(base_url=url) as http, running(terminal, Recorder()):
+        opening = asyncio.create_task(terminal.open_door(1, seconds=5))
+        await asyncio.wait_for(journal.saved.wait(), 5)
+        assert (await http.get("/iclock/getrequest", params={"SN": "A1"})).text == "OK"
+        journal.goes_on.set()
+        if fails:
+            with pytest.raises(OSError, match="full"):
+                await opening
+            assert (await http.get("/iclock/getrequest", params={"SN": "A1"})).text == "OK"
+            return
+        async with asyncio.timeout(5):
+            while (text := (await http.get("/iclock/getrequest", params={"SN": "A1"})).text) == "OK":
+                pass  # the terminal calls again
+        number = text.split(":")[1]
+        await http.post("/iclock/devicecmd", params={"SN": "A1"}, content=f"ID={number}&Return=0&CMD=AC_UNLOCK\n")
+        assert (await opening).state is CommandState.DONE
+
+
+async def test_rows_that_come_at_once_are_kept_however_slow_the_disk_is() -> None:
+    journal = SlowDisk()
+    server = AdmsServer(journal=journal)
+    terminal = server.terminal(config())
+    async with on_a_socket(server) as url, httpx.AsyncClient(base_url=url) as http, running(terminal, Recorder()):
+        server._links["A1"].session.dialect = Dialect.SECURITY
+        listing = asyncio.create_task(terminal._query(commands.query_users(Dialect.SECURITY)))
+        await asyncio.wait_for(journal.saved.wait(), 5)
+        async with asyncio.timeout(5):
+            while (text := (await http.get("/iclock/getrequest", params={"SN": "A1"})).text) == "OK":
+                journal.goes_on.set()
+        number = text.split(":")[1]
+        about = {"SN": "A1", "type": "tabledata", "cmdid": number, "tablename": "user", "count": 1, "packcnt": 1}
+        await http.post("/iclock/querydata", params=about, content="user uid=1\tpin=7\tname=Ann\n")
+        await http.post("/iclock/devicecmd", params={"SN": "A1"}, content=f"ID={number}&Return=1&CMD=DATA QUERY\n")
+        journal.goes_on.set()
+        assert list((await listing).users) == ["7"]
 
 
 async def test_commands_outlive_a_driver() -> None:
