@@ -8,10 +8,11 @@ it sends the secret elsewhere: who may change where something goes need not be o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -235,6 +236,17 @@ class Configuration:
             self.version = version
             self._changed.notify_all()
         return version
+
+    async def change(
+        self, update: Callable[[SiteConfig], SiteConfig], *, actor: str, reason: str, now: datetime
+    ) -> Version:
+        """Make what `update` makes of the newest version the next one, whoever else changes something meanwhile."""
+        number = 0
+        while True:
+            before = await self.changed_since(number)
+            number = before.number
+            with contextlib.suppress(StaleVersion):
+                return await self.apply(update(before.site), actor=actor, reason=reason, now=now, expected=number)
 
     async def rollback(self, number: int, *, actor: str, now: datetime) -> Version:
         """A new version equal to version `number`. Raises KeyError if there is none."""

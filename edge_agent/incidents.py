@@ -159,10 +159,14 @@ class Incidents:
             for name in await self._switched_off_by(other, kept):
                 if other != identity and name in switches:
                     switches[name]["enabled"] = True
-        off = {name: switch.model_copy(update={"enabled": False}) for name, switch in site.modalities.items()}
+
+        def all_off(site: SiteConfig) -> SiteConfig:
+            off = {name: switch.model_copy(update={"enabled": False}) for name, switch in site.modalities.items()}
+            return site.model_copy(update={"modalities": off})
+
         # Written down first: a crash in between leaves switches that `thaw` can put back, never ones nobody knows.
         frozen = await self._step(identity, actor, "freeze", "switches = coalesce(switches, ?)", json.dumps(switches))
-        await self._apply(site.model_copy(update={"modalities": off}), actor, _frozen_for(identity))
+        await self._change(all_off, actor, _frozen_for(identity))
         return frozen
 
     async def thaw(self, identity: str, *, actor: str) -> Incident:
@@ -177,12 +181,15 @@ class Incidents:
             raise ValueError("this incident froze nothing")
         others = (await self._frozen()).keys() - {identity}
         on = set() if others else await self._switched_off_by(identity, kept)
-        site = self._configuration.site
-        switches = {
-            name: switch.model_copy(update={"enabled": True}) if name in on else switch
-            for name, switch in site.modalities.items()
-        }
-        await self._apply(site.model_copy(update={"modalities": switches}), actor, _back_for(identity))
+
+        def back_on(site: SiteConfig) -> SiteConfig:
+            switches = {
+                name: switch.model_copy(update={"enabled": True}) if name in on else switch
+                for name, switch in site.modalities.items()
+            }
+            return site.model_copy(update={"modalities": switches})
+
+        await self._change(back_on, actor, _back_for(identity))
         return await self._step(identity, actor, "thaw", "switches = ?", None)
 
     async def _frozen(self) -> dict[str, str]:
@@ -305,8 +312,8 @@ class Incidents:
 
         return await self._database.write(work)
 
-    async def _apply(self, site: SiteConfig, actor: str, reason: str) -> None:
-        version = await self._configuration.apply(site, actor=actor, reason=reason, now=self._now())
+    async def _change(self, update: Callable[[SiteConfig], SiteConfig], actor: str, reason: str) -> None:
+        version = await self._configuration.change(update, actor=actor, reason=reason, now=self._now())
         entry = Entry(actor=actor, action="config.apply", object=str(version.number), details={"reason": reason})
         await self._database.write(lambda c: self._audit.append(c, entry, now=self._now()))
         await self._biometrics.follow()

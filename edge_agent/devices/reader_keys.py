@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from device_drivers.errors import DeviceError
 from edge_agent.audit import AuditLog, Entry
-from edge_agent.config import Device
+from edge_agent.config import Device, SiteConfig
 from edge_agent.configuration import Configuration
 from edge_agent.database import Database
 
@@ -59,10 +59,11 @@ class ReaderKeys:
         await self._note(actor, "reader.install.close", device, reader, "ok")
 
     async def _keep(self, device: str, reader: int, key: str, *, actor: str) -> None:
-        site = self._configuration.site
-        devices = tuple(_with_key(each, reader, key) if each.name == device else each for each in site.devices)
-        changed = site.model_copy(update={"devices": devices})
-        await self._configuration.apply(changed, actor=actor, reason=f"new key of reader {reader}", now=self._now())
+        def with_key(site: SiteConfig) -> SiteConfig:
+            devices = tuple(_with_key(each, reader, key) if each.name == device else each for each in site.devices)
+            return site.model_copy(update={"devices": devices})
+
+        await self._configuration.change(with_key, actor=actor, reason=f"new key of reader {reader}", now=self._now())
 
     async def _note(self, actor: str, action: str, device: str, reader: int, outcome: str, **details: float) -> None:
         entry = Entry(actor, action, f"{device}/{reader}", outcome, details=details)

@@ -17,7 +17,7 @@ from edge_agent.config import ModalitySwitch
 from edge_agent.delivery.event import Event
 from edge_agent.doors.alarms import Alarm, AlarmKind, raise_alarm
 from edge_agent.incident_documents import Language, Paper, paper
-from edge_agent.incidents import IncidentKind
+from edge_agent.incidents import Incident, IncidentKind
 from edge_agent.policy.roles import Role
 from templates_store.template import Modality
 from tests.edge_agent.api.whole import PERSON, Whole, whole_gateway
@@ -113,6 +113,24 @@ async def test_freezing_stops_every_modality_and_thawing_brings_back_what_was_on
     assert whole.agent.biometrics.terms().switched_on == {Modality.FACE}
     with pytest.raises(ValueError, match="froze nothing"):
         await incidents.thaw(opened.id, actor="lin")
+
+
+async def test_a_freeze_leaves_what_somebody_else_changes_in_that_moment(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_faces(whole)
+    agent = whole.agent
+    opened = await agent.incidents.open(IncidentKind.LOSS, actor="lin")
+    written_down = agent.incidents._step
+
+    async def meanwhile(*step: str | None) -> Incident:
+        site = agent.site.model_copy(update={"site": "moved"})
+        await agent.configuration.apply(site, actor="li", reason="t", now=agent.clock())
+        return await written_down(*step)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(agent.incidents, "_step", meanwhile)
+    await agent.incidents.freeze(opened.id, actor="lin")
+    assert (agent.site.site, agent.site.modalities[Modality.FACE].enabled) == ("moved", False)
 
 
 async def switched(whole: Whole, modality: Modality, **changes: object) -> None:
