@@ -10,6 +10,7 @@ password: the module's, a number, decimal or 0x...; 0 as from the factory.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import time
 from collections.abc import Callable
@@ -18,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_drivers.devices import Capabilities, DeviceConfig, Feature, Feedback, Identity, Record
-from device_drivers.errors import AuthenticationFailed, DeviceRefused, LinkTimeout, ProtocolError, WrongDevice
+from device_drivers.errors import (
+    AuthenticationFailed,
+    DeviceError,
+    DeviceRefused,
+    LinkTimeout,
+    ProtocolError,
+    WrongDevice,
+)
 from device_drivers.events import FingerPresented
 from device_drivers.fingerprint_uart import messages
 from device_drivers.fingerprint_uart.frame import ANY_ADDRESS, Decoder, Kind, Packet
@@ -315,13 +323,22 @@ class FingerprintModule:
         return (await self._ask(command, arguments))[0]
 
     async def _ask(self, command: Command, arguments: bytes = b"", *, timeout_s: float = ANSWER_S) -> bytes:
-        """Confirmation code and what follows it."""
+        """Confirmation code and what follows it. A cancelled question waits for its answer, which would be taken for
+        the next one's."""
         link = self._require_link()
         self._pending.clear()  # late packets of an earlier transfer
-        await link.send(messages.command(command, arguments, address=self._address).encode())
         deadline = self._clock() + timeout_s
+        try:
+            await link.send(messages.command(command, arguments, address=self._address).encode())
+            return await self._answer(deadline, timeout_s)
+        except asyncio.CancelledError:
+            with contextlib.suppress(DeviceError):
+                await self._answer(deadline, timeout_s)
+            raise
+
+    async def _answer(self, deadline: float, told_s: float) -> bytes:
         while True:
-            packet = await self._next(deadline - self._clock(), timeout_s)
+            packet = await self._next(deadline - self._clock(), told_s)
             if packet.kind == Kind.ACK and packet.content:
                 return packet.content
 

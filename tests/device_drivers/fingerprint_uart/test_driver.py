@@ -25,6 +25,8 @@ from device_drivers.simulated.fingerprint_uart import SimulatedModule
 from device_drivers.simulated.synthetic_fingerprints import Finger
 from tests.device_drivers.recorded import Recorded
 
+GET_IMAGE = 0x01
+
 
 @cache
 def finger(seed: int, *, width: int = 256, height: int = 288) -> Finger:
@@ -234,3 +236,14 @@ async def test_an_image_of_no_known_size_is_a_protocol_error() -> None:
         module.place(finger(3, width=100, height=100))
         with pytest.raises(ProtocolError, match="fits no known sensor"):
             await driver.capture(timeout_s=1)
+
+
+async def test_a_capture_that_was_given_up_leaves_no_answer_for_the_next_question() -> None:
+    async with site() as (module, driver):
+        await driver.probe()
+        capturing = asyncio.create_task(driver.capture(timeout_s=5))
+        await module.until(lambda: GET_IMAGE in module.commands)
+        capturing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await capturing
+        assert await driver.template_count() == 0
