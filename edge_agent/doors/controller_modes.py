@@ -46,8 +46,8 @@ class ControllerModes:
         self._rules = rules
         self._driver = driver
         self._now = now
-        # By door: to which connection, which relay, which mode.
-        self._told: dict[str, tuple[object, int, devices.DoorMode]] = {}
+        # By door: to which connection, which relay, which mode; None: it may have heard another one.
+        self._told: dict[str, tuple[object, int, devices.DoorMode | None]] = {}
         self._telling: dict[str, asyncio.Task[None]] = {}
         self.untold: dict[str, str] = {}
 
@@ -88,6 +88,8 @@ class ControllerModes:
                 await driver.set_door_mode(left[1], devices.DoorMode.CONTROLLED)
             result = await driver.set_door_mode(door.relay, mode)
         except (DeviceError, ValueError) as exc:
+            if left is not None:
+                self._told[door_name] = (*left[:2], None)
             self._not_told(door_name, str(exc))
             return
         if result.state in CONFIRMED:

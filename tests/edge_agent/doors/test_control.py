@@ -378,6 +378,25 @@ async def test_a_mode_that_was_not_confirmed_is_told_again(
     assert len(s.panel.modes) == 1
 
 
+async def test_a_mode_whose_confirmation_was_lost_is_taken_back_when_its_order_ends(
+    s: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await s.doors.tick()
+    does = s.panel.set_door_mode
+
+    async def unheard(door: int, mode: devices.DoorMode) -> CommandResult:
+        await does(door, mode)
+        raise LINK_GONE
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s.panel, "set_door_mode", unheard)
+        order = Order(DoorMode.UNLOCKED, s.clock.now() + timedelta(seconds=5), "li")
+        await s.doors.order("front", order, actor="li")
+    s.clock.move(seconds=6)
+    await s.doors.tick()
+    assert [mode for _, mode in s.panel.modes[-2:]] == [devices.DoorMode.UNLOCKED, devices.DoorMode.CONTROLLED]
+
+
 @pytest.mark.parametrize("kind", [DoorEventKind.LINK_RESTORED, DoorEventKind.POWER_RESTORED])
 async def test_what_came_back_is_told_its_mode_again(s: Site, kind: DoorEventKind) -> None:
     await s.doors.tick()
