@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
-from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of, unchanged
+from edge_agent.api.context import Context, ExpectedVersion, Governance, etag, tag_of, unchanged
 from edge_agent.api.problems import Problem, responses
 from edge_agent.api.two_people import hands
 from edge_agent.audit import Entry
@@ -110,28 +110,46 @@ async def sign_in(body: SignIn, request: Request, response: Response, context: C
         refused = accounts.SignInRefused(locked_until=until)
         if until is None:
             refused = await context.database.write(lambda c: accounts.count_failure(c, body.name, now=now))
-        await context.note(
-            Entry(
-                actor=body.name[:64],
-                action="session.refused",
-                outcome="denied",
-                details={"from": address(request), "locked": refused.locked_until is not None},
-            )
-        )
-        if refused.locked_until is not None:
-            wait = max(1, int((refused.locked_until - now).total_seconds()))
-            raise Problem(
-                401, f"this account is locked for {wait} s more", code="locked", headers={"Retry-After": str(wait)}
-            )
-        raise Problem(401, "name, password or code is wrong", code="sign_in")
+        raise await _refused(request, context, body.name, refused)
 
     def work(connection: sqlite3.Connection) -> accounts.Session:
+        changed = accounts.stored_hash(connection, account.name) != (stored, sealed_secret)
+        until = accounts.locked_until(connection, account.name, now=now)
+        if changed or until is not None or accounts.find(connection, account.name) != account:
+            raise _Overtaken(accounts.SignInRefused(locked_until=until))
         return accounts.open_session(
             connection, account, address=address(request), agent=request.headers.get("user-agent", ""), now=now
         )
 
     entry = Entry(actor=account.name, action="session.open", details={"from": address(request)})
-    return _signed_in(response, await context.act(account.name, entry, work))
+    try:
+        return _signed_in(response, await context.act(account.name, entry, work))
+    except _Overtaken as exc:
+        raise await _refused(request, context, body.name, exc.refused) from None
+
+
+class _Overtaken(Exception):
+    """While the password was compared, which takes a while, the account was locked, shut or given another one."""
+
+    def __init__(self, refused: accounts.SignInRefused) -> None:
+        super().__init__("overtaken")
+        self.refused = refused
+
+
+async def _refused(request: Request, context: Governance, name: str, refused: accounts.SignInRefused) -> Problem:
+    """Written down, and what is answered."""
+    await context.note(
+        Entry(
+            actor=name[:64],
+            action="session.refused",
+            outcome="denied",
+            details={"from": address(request), "locked": refused.locked_until is not None},
+        )
+    )
+    if refused.locked_until is None:
+        return Problem(401, "name, password or code is wrong", code="sign_in")
+    wait = max(1, int((refused.locked_until - context.now()).total_seconds()))
+    return Problem(401, f"this account is locked for {wait} s more", code="locked", headers={"Retry-After": str(wait)})
 
 
 Me = Annotated[Caller, Depends(require(Scope.STATUS_READ))]

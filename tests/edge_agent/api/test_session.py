@@ -1,7 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import httpx
+import pytest
+
+from edge_agent.api import accounts
 from edge_agent.api.access import COOKIE, CSRF_HEADER, RateLimit
 from tests.edge_agent.api.client import PASSWORD, Site
 
@@ -42,6 +50,49 @@ async def test_five_failures_lock_even_the_right_password_for_a_while(site: Site
     assert locked.json()["code"] == "locked"
     site.clock.pass_by(timedelta(seconds=31))
     assert (await client.post("/api/v1/session", json={"name": "linlan", "password": PASSWORD})).status_code == 200
+
+
+@contextlib.asynccontextmanager
+async def while_compared(site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Task[httpx.Response]]:
+    """The right password is on its way: it has been handed over, and is compared until the end of the block."""
+    arrived, compared, matches = threading.Event(), threading.Event(), accounts.password_matches
+
+    def slow(stored: str | None, password: str) -> bool:
+        if password == PASSWORD:
+            arrived.set()
+            compared.wait(30)
+        return matches(stored, password)
+
+    monkeypatch.setattr(accounts, "password_matches", slow)
+    body = {"name": "linlan", "password": PASSWORD}
+    signing_in = asyncio.create_task(site.client().post("/api/v1/session", json=body))
+    try:
+        await asyncio.to_thread(arrived.wait, 30)
+        yield signing_in
+    finally:
+        compared.set()
+
+
+async def test_the_right_password_among_many_guesses_of_one_moment_meets_the_lock(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.administrator()
+    async with while_compared(site, monkeypatch) as signing_in:
+        for _ in range(5):
+            await site.client().post("/api/v1/session", json={"name": "linlan", "password": "x" * 12})
+    answer = await signing_in
+    assert (answer.status_code, answer.json()["code"], "set-cookie" in answer.headers) == (401, "locked", False)
+    assert int(answer.headers["retry-after"]) <= 30
+
+
+async def test_a_password_that_is_reset_while_it_is_compared_opens_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.administrator()
+    async with while_compared(site, monkeypatch) as signing_in:
+        await site.governance.database.write(lambda c: accounts.set_password(c, "linlan", "another", by="an"))
+    answer = await signing_in
+    assert (answer.status_code, answer.json()["code"]) == (401, "sign_in")
 
 
 async def test_the_lock_does_not_tell_which_accounts_exist(site: Site) -> None:
