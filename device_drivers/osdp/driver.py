@@ -33,7 +33,7 @@ from device_drivers.devices import (
     ItemResult,
     Record,
 )
-from device_drivers.errors import DeviceError, DeviceRefused, LinkError, LinkTimeout, Unsupported
+from device_drivers.errors import DeviceRefused, LinkError, LinkTimeout, Unsupported
 from device_drivers.events import DeviceEvent, DoorEvent, DoorEventKind, KeysPressed
 from device_drivers.links import StreamLink, split_address
 from device_drivers.osdp import messages
@@ -86,7 +86,7 @@ class OsdpBus:
         self._ready = asyncio.Event()
         self._wake = asyncio.Event()
         self._standing_changed = asyncio.Event()
-        self._failure: DeviceError | None = None
+        self._failure: Exception | None = None
         self._line: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
 
@@ -177,7 +177,7 @@ class OsdpBus:
                         await self._wake.wait()
                 self._wake.clear()
             pump.result()
-        except DeviceError as exc:
+        except Exception as exc:  # noqa: BLE001 - `run` raises it: it would wait for ever for a line nobody drives
             self._failure = exc
             self._ready.set()
             self._standing_changed.set()

@@ -495,3 +495,24 @@ def test_impossible_lines_are_refused_with_words_but_no_key(pds: list[dict[str, 
     with pytest.raises(ValueError, match=words) as caught:
         OsdpBus(bus_config("/dev/null", *pds), cursor=None)
     assert "3031" not in str(caught.value)
+
+
+async def test_a_fault_in_driving_the_line_ends_the_connection() -> None:
+    reader = SimulatedReader(1, key=KEYS[1])
+    site = SimulatedBus(reader)
+    driver = OsdpBus(bus_config(await site.start(), pd(1, output=-1)), cursor=None)  # no number the library can send
+    running = asyncio.create_task(driver.run(Recorded()))
+    try:
+        async with asyncio.timeout(30):
+            await driver.probe()
+            with pytest.raises(SystemError):
+                await driver.set_door_mode(1, DoorMode.UNLOCKED)
+            reader.go_offline()
+            await driver._until(lambda: not driver._readers[0].secure, 20)
+            reader.come_back()  # greeted anew, it is told what its output rests in
+            with pytest.raises(SystemError):
+                await asyncio.shield(running)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await site.stop()
