@@ -187,7 +187,7 @@ class _Source:
             for pixels in _pixels(self._config, self._stop):
                 with self._lock:
                     if self._stop.is_set():
-                        return
+                        break
                     self._frame = VideoFrame(pixels, time.monotonic())
                     self._number += 1
                 self._notify()

@@ -118,6 +118,28 @@ async def test_nobody_waits_for_a_camera_that_is_switched_off_and_its_last_frame
     assert source._frame is None
 
 
+async def test_a_camera_that_is_taken_away_keeps_no_session_waiting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = threading.Event()
+
+    def pixels(_config: DeviceConfig, _stop: threading.Event) -> Iterator[cameras.Pixels]:
+        yield np.full((48, 64, 3), 80, np.uint8)
+        hold.wait(30)
+        yield np.full((48, 64, 3), 90, np.uint8)  # the library was in a read
+
+    monkeypatch.setattr(cameras, "_pixels", pixels)
+    monkeypatch.setattr(cameras, "SILENCE_S", 2.0)
+    driver = driver_of(folder)
+    async with driver.frames() as frames:
+        await anext(frames)
+        closing = asyncio.create_task(driver.close())  # its configuration was changed
+        asyncio.get_running_loop().call_soon(hold.set)
+        with pytest.raises(LinkError, match="stopped sending"):
+            await anext(frames)
+    await closing
+
+
 async def test_a_session_that_fails_closes_the_camera(folder: Path) -> None:
     driver = driver_of(folder)
     with pytest.raises(RuntimeError, match="no face"):
