@@ -155,10 +155,10 @@ class DeviceLink:
     async def _restore_commands(self) -> None:
         if self._restored:
             return
-        self._restored = True
         for command in await self._journal.unfinished(self.serial):
             with contextlib.suppress(ValueError):
                 self.session.commands.add(command)
+        self._restored = True
 
     async def submit(self, text: str, *, deadline_s: float, repeatable: bool) -> QueuedCommand:
         """Put a command in the queue once it is durable. Raises LinkError if the queue is full."""

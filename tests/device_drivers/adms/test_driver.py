@@ -332,6 +332,28 @@ async def test_commands_outlive_the_server_with_a_journal() -> None:
     assert [command.state for command in journal.commands.values()] == [CommandState.DONE, CommandState.DONE]
 
 
+async def test_commands_outlive_a_driver_that_ended_while_they_were_read() -> None:
+    class SlowToRead(Kept):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked, self.answers = asyncio.Event(), asyncio.Event()
+
+        async def unfinished(self, serial: str) -> list[QueuedCommand]:
+            self.asked.set()
+            await self.answers.wait()
+            return await super().unfinished(serial)
+
+    journal = SlowToRead()
+    await journal.save("A1", QueuedCommand(1, "REBOOT", datetime.now(UTC) + timedelta(minutes=1)))
+    server = AdmsServer(journal=journal)
+    async with running(server.terminal(config()), Recorder()):
+        await asyncio.wait_for(journal.asked.wait(), 5)
+    journal.answers.set()
+    terminal = server.terminal(config())
+    async with on_a_socket(server) as url, httpx.AsyncClient(base_url=url) as http, running(terminal, Recorder()):
+        assert (await http.get("/iclock/getrequest", params={"SN": "A1"})).text == "C:1:REBOOT\n"
+
+
 class SlowDisk(Kept):
     """Keeps a new command once it is let go on, or not at all."""
 
