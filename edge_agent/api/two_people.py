@@ -266,17 +266,23 @@ async def decide(
     act = acts[decided.name]
     if not approve or isinstance(act, Leave):
         return decided
+
+    async def ended(state: str, outcome: str) -> ActView:
+        def work(connection: sqlite3.Connection) -> ActView:
+            sql = "UPDATE acts SET state = ?, outcome = ? WHERE id = ?"
+            connection.execute(sql, (state, outcome[:2000], decided.id))
+            return _find(connection, identity)
+
+        return await governance.database.write(work, essential=True)
+
     try:
         result = await act.carry_out(running, json.dumps(decided.asked), decided.person)
-        state, outcome = "done", result.model_dump_json(exclude_none=True)
     except Problem as exc:
-        state, outcome = "failed", exc.detail
-
-    def finish(connection: sqlite3.Connection) -> ActView:
-        connection.execute("UPDATE acts SET state = ?, outcome = ? WHERE id = ?", (state, outcome[:2000], decided.id))
-        return _find(connection, identity)
-
-    return await governance.database.write(finish)
+        return await ended("failed", exc.detail)
+    except BaseException as exc:  # or it would stand in the way of the same question until its time is over
+        await ended("failed", type(exc).__name__)
+        raise
+    return await ended("done", result.model_dump_json(exclude_none=True))
 
 
 def approved(connection: sqlite3.Connection, name: str, *, now: datetime) -> bool:

@@ -16,6 +16,7 @@ from edge_agent.api.access import RateLimit
 from edge_agent.api.approvals import END
 from edge_agent.api.two_people import approved
 from edge_agent.audit import Entry
+from edge_agent.database import DiskFull
 from edge_agent.decommission import ordered
 from edge_agent.policy.roles import Role
 from edge_agent.policy.rules import DoorMode
@@ -213,6 +214,23 @@ async def test_who_asked_takes_it_back_and_others_refuse(whole: Whole) -> None:
         where = await held(await guard.post(OPEN))
         assert (await who.post(f"{where}/refuse")).json()["state"] == "refused"
         assert (await admin.post(f"{where}/approve")).status_code == 409
+
+
+async def test_what_breaks_when_it_is_carried_out_can_be_asked_for_again(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(door: str, *, actor: str) -> None:
+        raise DiskFull("no room")
+
+    await asked_for(whole, ActKind.DOOR_OPEN)
+    guard, admin = await whole.browser("security"), await whole.browser("admin")
+    where = await held(await guard.post(OPEN))
+    with monkeypatch.context() as patch:
+        patch.setattr(whole.agent.conclusion, "open_remotely", full)
+        assert (await admin.post(f"{where}/approve")).status_code == 503
+    again = await held(await guard.post(OPEN))
+    assert again != where
+    assert (await admin.post(f"{again}/approve")).json()["state"] == "done"
 
 
 async def test_an_approval_lapses_with_the_right_to_ask(whole: Whole) -> None:
