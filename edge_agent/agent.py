@@ -295,7 +295,8 @@ class Agent:
         agent = cls(config, database, IdentityKeys.load(folder / "identity.key"), presence, clock=clock)
         await agent.configuration.load(config.site, now=clock())
         await database.write(
-            lambda c: agent.audit.append(c, audit.Entry(actor="agent", action="agent.start"), now=clock())
+            lambda c: agent.audit.append(c, audit.Entry(actor="agent", action="agent.start"), now=clock()),
+            essential=True,  # a full disk keeps no gateway from starting: doors, and what makes room, need it
         )
         return agent
 
@@ -366,7 +367,8 @@ class Agent:
     async def close(self) -> None:
         """After `run` has ended: the last row, then the file."""
         await self.database.write(
-            lambda c: self.audit.append(c, audit.Entry(actor="agent", action="agent.stop"), now=self.clock())
+            lambda c: self.audit.append(c, audit.Entry(actor="agent", action="agent.stop"), now=self.clock()),
+            essential=True,
         )
         await self.doors.close()
         await self.sensing.close()
@@ -399,8 +401,8 @@ class Agent:
                 self.adms.forget(serial)
             admitted = calling
             await self.biometrics.follow()
-            await self.database.write(self.card_numbers.forget_unneeded)
-            await self.database.write(self.pins.forget_unneeded)
+            await self.database.write(self.card_numbers.forget_unneeded, essential=True)
+            await self.database.write(self.pins.forget_unneeded, essential=True)
             await self.sync.follow(site)
             await self._recipients_known.wait()
             self.in_force.set()
@@ -429,7 +431,7 @@ class Agent:
                 now=now,
             )
 
-        token = await self.database.write(work)
+        token = await self.database.write(work, essential=True)
         own = self.config.gateway.data_dir / "tls" / "ca.pem"
         ca_file = own if self.config.api.certificate is None else self.config.api.certificate
         await asyncio.to_thread(Invitation(address, token, str(ca_file)).write, self.config.gateway.data_dir)
@@ -466,13 +468,13 @@ class Agent:
         """Retention, and the audit chain's end anchored outside the database."""
         while True:
             now = self.clock()
-            await self.outbox.prune(now - timedelta(days=self.site.retention.events_days))
-            await self.biometrics.keep_house(self._periods())
             try:
+                await self.outbox.prune(now - timedelta(days=self.site.retention.events_days))
+                await self.biometrics.keep_house(self._periods())
                 await self.anchors.drop()
                 await self.device_templates.audit_drops()
-            except DiskFull as exc:
-                log.warning("audit_not_anchored reason=%s", exc)
+            except (DiskFull, OSError, sqlite3.OperationalError) as exc:
+                log.warning("housekeeping_put_off reason=%s", exc)
             await wait(HOUSEKEEPING_S)
 
     async def refresh_backup(self) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from edge_agent.audit import AuditLog
 from edge_agent.audit import Entry as AuditEntry
 from edge_agent.biometrics.galleries import Galleries
-from edge_agent.database import Database, utc_text
+from edge_agent.database import Database, DiskFull, utc_text
 from edge_agent.delivery.event import Event, append
 from edge_agent.devices.copies import DeviceCopies
 from edge_agent.doors.presence import Presence
@@ -354,13 +354,16 @@ class Erasure:
         await self.resume()
         async with self._copies.following():
             for turn in itertools.count():
-                if await self._rotation_owed():
-                    await wait(REKEY_AFTER_S)
-                await self.rekey()
-                await self.resume()
-                await self._copies.ask_with_patience()
-                await self.anonymise()
-                await self.expire(periods() if turn % SWEEP_EVERY == 0 else None)
+                try:
+                    if await self._rotation_owed():
+                        await wait(REKEY_AFTER_S)
+                    await self.rekey()
+                    await self.resume()
+                    await self._copies.ask_with_patience()
+                    await self.anonymise()
+                    await self.expire(periods() if turn % SWEEP_EVERY == 0 else None)
+                except (DiskFull, OSError, sqlite3.OperationalError) as exc:  # what is owed stays written down
+                    log.warning("erasure_put_off reason=%s", exc)
                 await wait(RETRY_EVERY_S)
 
     # The right of access

@@ -84,7 +84,7 @@ class Fleet:
     async def follow(self, devices: Iterable[DeviceConfig]) -> None:
         """Make these the devices."""
         wanted = {device.name: device for device in devices}
-        await self._database.write(lambda c: _forget_pins(c, set(wanted)))
+        await self._database.write(lambda c: _forget_pins(c, set(wanted)), essential=True)
         await self._crew.follow(wanted)
         self._supervisors = {name: self._supervisors[name] for name in wanted if name in self._supervisors}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.config import parse
 from edge_agent.database import StorageError
-from tests.flows.agent_site import PATIENCE_S, agent_site, delivered, happened, online, people
+from edge_agent.devices.supervise import LinkState
+from tests.flows.agent_site import PATIENCE_S, agent_site, delivered, happened, online, people, until
 
 
 @contextlib.contextmanager
@@ -50,6 +52,27 @@ async def test_a_disk_that_fails_stops_the_agent_and_the_punch_comes_again(tmp_p
         assert storage_faults(fault), fault
         await agent.close()
         async with s.running(s.site("zk")) as agent:
+            await happened(agent, "attendance.punch")
+            await delivered(agent)
+        assert [event["data"]["user_id"] for event in await s.receiver.told()] == ["1001"]
+
+
+async def test_a_gateway_starts_on_a_full_disk_and_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent_site(tmp_path) as s:
+        async with s.running(s.site("zk")) as agent:
+            await people(agent)
+            await online(agent)
+        room = [1_000_000]
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, (1 << 40) - room[0], room[0])
+        )
+        async with s.running(s.site("zk")) as agent:
+            assert agent.database.ballast.short
+            s.zk.swipe("1001")
+            await until(lambda: agent.fleet.health["zk"].state is LinkState.STORAGE_FULL)
+            room[0] = 1 << 39
             await happened(agent, "attendance.punch")
             await delivered(agent)
         assert [event["data"]["user_id"] for event in await s.receiver.told()] == ["1001"]
