@@ -60,9 +60,9 @@ DEMO_FACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces" /
 PROBE_TIMEOUT_S = 15.0
 
 
-def read_config(path: Path) -> AgentConfig:
+def read_config(path: Path, *, check: bool = False) -> AgentConfig:
     try:
-        return load(path)
+        return load(path, check=check)
     except ConfigError as exc:
         err.print(f"[red]配置不能用 · the configuration cannot be used[/]\n{exc}", highlight=False)
         raise typer.Exit(1) from None
@@ -169,7 +169,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """检查配置并探测每台设备 · validate a configuration and probe each device"""
-    settings = read_config(config)
+    settings = read_config(config, check=True)
     results = asyncio.run(_probe(settings)) if probe else []
     if as_json:
         print_json([{"device": name, "ok": ok, "found": words} for name, ok, words in results])

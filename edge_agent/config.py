@@ -7,6 +7,7 @@ database once the agent has started. The file seeds version 1.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -35,6 +36,7 @@ from edge_agent.policy.rules import AccessRules
 from edge_agent.policy.two_people import TwoPeople
 from templates_store.template import Modality
 
+DATA_DIR = Path("/var/lib/edge-agent")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})  # the only hosts that may be told in plain text
 
 
@@ -87,7 +89,7 @@ class Location(Model):
 class Gateway(Model):
     name: Name
     tenant: Name
-    data_dir: Path = Path("/var/lib/edge-agent")
+    data_dir: Path = DATA_DIR
     ballast_mb: int = Field(32, ge=1, le=4096, description="disk space kept back so that a full disk can be recovered")
 
 
@@ -362,16 +364,26 @@ def explain(error: ValidationError, document: Any) -> list[str]:
     return problems
 
 
-def parse(document: dict[str, Any], *, source: str) -> AgentConfig:
+def parse(document: dict[str, Any], *, source: str, stored: bool = False) -> AgentConfig:
     """Raises ConfigError."""
     try:
-        return AgentConfig.model_validate(document)
+        return AgentConfig.model_validate(document, context={"stored": stored})
     except ValidationError as exc:
         raise ConfigError(source, explain(exc, document)) from None
 
 
-def load(path: Path) -> AgentConfig:
-    """Read a TOML file. Raises ConfigError with the line of a syntax fault."""
+def _has_begun(document: dict[str, Any]) -> bool:
+    """Whether the site of this file has been version 1: a newer release must start with it all the same."""
+    gateway = document.get("gateway")
+    folder = gateway.get("data_dir") if isinstance(gateway, dict) else None
+    return os.path.exists(os.path.join(folder if isinstance(folder, str) else DATA_DIR, "agent.db"))  # noqa: PTH110, PTH118 - no rights: no
+
+
+def load(path: Path, *, check: bool = False) -> AgentConfig:
+    """Read a TOML file; `check` holds its site to every rule, also where it has been in force before.
+
+    Raises ConfigError with the line of a syntax fault.
+    """
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -380,4 +392,4 @@ def load(path: Path) -> AgentConfig:
         raise ConfigError(str(path), [f"cannot be read: {exc}"]) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(str(path), [f"not valid TOML: {exc}"]) from exc
-    return parse(document, source=str(path))
+    return parse(document, source=str(path), stored=not check and _has_begun(document))

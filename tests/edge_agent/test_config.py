@@ -82,6 +82,24 @@ def test_a_refusal_names_the_key_the_value_and_what_is_allowed(path: str, value:
         assert word in said
 
 
+def test_a_gateway_that_has_begun_starts_with_what_an_older_release_let_through(tmp_path: Path) -> None:
+    file, folder = tmp_path / "agent.toml", tmp_path / "data"
+    file.write_text(
+        f"""
+        gateway = {{ name = "gw", tenant = "t", data_dir = "{folder}" }}
+        site.devices = [{{ name = "lobby", kind = "zkteco", address = "192.0.2.7", options = {{ keep_alive = 5 }} }}]
+        """,
+        "utf-8",
+    )
+    with pytest.raises(config.ConfigError, match="keep_alive"):
+        config.load(file)  # the first start: nothing is in force yet
+    folder.mkdir()
+    (folder / "agent.db").touch()
+    assert config.load(file).site.devices
+    with pytest.raises(config.ConfigError, match="keep_alive"):
+        config.load(file, check=True)
+
+
 def test_a_missing_key_is_named() -> None:
     assert "gateway.tenant: missing" in problems({"gateway": {"name": "gw-1"}})
 
