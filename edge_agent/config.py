@@ -28,9 +28,9 @@ from pydantic import (
     model_validator,
 )
 
-from device_drivers import catalog, devices
+from device_drivers import catalog, devices, kinds
 from device_drivers.links import split_address
-from device_drivers.options import faults
+from device_drivers.options import faults, missing
 from edge_agent.policy.roles import Role
 from edge_agent.policy.rules import AccessRules
 from edge_agent.policy.two_people import TwoPeople
@@ -149,8 +149,8 @@ class Adms(Model):
 class Device(Model):
     name: Name
     kind: str
-    address: str = ""
-    serial: str = Field("", max_length=64)
+    address: str = Field("", validate_default=True)
+    serial: str = Field("", max_length=64, validate_default=True)
     username: str = ""
     password: SecretStr = SecretStr("")
     timezone: Zone | None = None
@@ -161,7 +161,7 @@ class Device(Model):
         True, description="its punches count as attendance; it gets templates only of people who agreed to that"
     )
     biometrics: tuple[Modality, ...] = Field((), description="modalities the enterprise switched on for this device")
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict, validate_default=True)
 
     @field_validator("kind")
     @classmethod
@@ -170,11 +170,28 @@ class Device(Model):
             raise ValueError(f"must be one of {', '.join(sorted(catalog.DRIVERS))}")
         return kind
 
+    @field_validator("address", "serial", "username", "password", "encoding")
+    @classmethod
+    def _fits_the_kind(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        kind, said = info.data.get("kind"), value.get_secret_value() if isinstance(value, SecretStr) else value
+        if kind is not None and not _stored(info) and (wrong := kinds.fault(kind, info.field_name or "", said)):
+            raise ValueError(wrong)
+        return value
+
+    @field_validator("biometrics")
+    @classmethod
+    def _modalities_of_the_kind(cls, wanted: tuple[Modality, ...], info: ValidationInfo) -> tuple[Modality, ...]:
+        kind = info.data.get("kind")
+        if kind is not None and not _stored(info) and (wrong := set(wanted) - set(kinds.KINDS[kind].biometrics)):
+            allowed = ", ".join(kinds.KINDS[kind].biometrics) or "none"
+            raise ValueError(f"{min(wrong)} is nothing that {kind} has; allowed are {allowed}")
+        return wanted
+
     @field_validator("options")
     @classmethod
     def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         kind = info.data.get("kind")
-        if kind is not None and not _stored(info) and (wrong := faults(kind, options)):
+        if kind is not None and not _stored(info) and (wrong := [*faults(kind, options), *missing(kind, options)]):
             raise ValueError("; ".join(wrong))
         return options
 
@@ -327,6 +344,14 @@ class SiteConfig(Model):
                 raise ValueError(f"{what}: the name {min(twice)!r} is used twice; names must be unique")
         return self
 
+    @model_validator(mode="after")
+    def _devices_are_told_apart(self, info: ValidationInfo) -> SiteConfig:
+        pinned = [(device.kind, device.serial) for device in self.devices if device.serial]
+        twice = {serial for kind, serial in pinned if pinned.count((kind, serial)) > 1}
+        if twice and not _stored(info):
+            raise ValueError(f"devices: the serial {min(twice)!r} is given twice; allowed is one entry for each device")
+        return self
+
 
 class AgentConfig(Model):
     gateway: Gateway
@@ -352,7 +377,7 @@ def explain(error: ValidationError, document: Any) -> list[str]:
             try:
                 value = value[part]
             except (KeyError, IndexError, TypeError):
-                value = None
+                value = {}  # left out: nothing to show
         if fault["type"] == "extra_forbidden":
             problems.append(f"{key}: unknown key; look for a spelling mistake or a key of a newer version")
         elif fault["type"] == "missing":

@@ -82,6 +82,48 @@ def test_a_refusal_names_the_key_the_value_and_what_is_allowed(path: str, value:
         assert word in said
 
 
+LOBBY: dict[str, Any] = {"name": "lobby", "address": "192.0.2.7", "kind": "zkteco"}
+CALLS_US = {"name": "yard", "kind": "adms", "serial": "CQZ1"}
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ({"address": ""}, ["devices[0].address: '' — allowed for zkteco is host or host:port"]),
+        ({"address": "192.0.2.7:70000"}, ["devices[0].address: '192.0.2.7:70000'", "host:port"]),
+        ({"address": "https://192.0.2.7:80"}, ["devices[0].address: 'https://192.0.2.7:80'", "host:port"]),
+        ({"password": "admin"}, ["devices[0].password: (not shown)", "communication key, a number"]),
+        ({"password": "4294967296"}, ["devices[0].password: (not shown)", "32 bits"]),
+        ({"username": "admin"}, ["devices[0].username: 'admin'", "allowed for zkteco is none"]),
+        ({"encoding": "gbk2"}, ["devices[0].encoding: 'gbk2'", "utf-8 or gbk"]),
+        ({"encoding": "base64"}, ["devices[0].encoding: 'base64'", "utf-8 or gbk"]),
+        ({"serial": "S1 "}, ["devices[0].serial: 'S1 '", "without spaces around it"]),
+        ({"biometrics": ["face"]}, ["devices[0].biometrics", "face is nothing that zkteco has", "are fingerprint"]),
+        ({"kind": "uhppote", "biometrics": ["face"]}, ["devices[0].biometrics", "uhppote", "allowed are none"]),
+        ({"kind": "uhppote", "password": "4711"}, ["devices[0].password: (not shown)", "allowed for uhppote is none"]),
+        ({"kind": "uhppote", "serial": "SN405"}, ["devices[0].serial: 'SN405'", "such as 405419896"]),
+        ({"kind": "adms"}, ["devices[0].serial: allowed for adms is its serial number"]),
+        ({"kind": "osdp"}, ["devices[0].options", "pds: missing, and required", "address"]),
+        ({"kind": "fingerprint_uart", "password": "x"}, ["devices[0].password: (not shown)", "0x12345678"]),
+    ],
+)
+def test_what_a_kind_of_device_has_no_use_for_is_refused_with_what_is_allowed(
+    device: dict[str, Any], words: list[str]
+) -> None:
+    document = changed("site.devices", [LOBBY | device])
+    said = problems(document)
+    for word in words:
+        assert word in said
+    assert config.parse(document, source="version 1", stored=True).site.devices  # an older release let it through
+
+
+def test_two_entries_for_one_device_are_refused() -> None:
+    document = changed("site.devices", [CALLS_US, CALLS_US | {"name": "yard-2"}])
+    assert "devices: the serial 'CQZ1' is given twice" in problems(document)
+    assert config.parse(document, source="version 1", stored=True).site.devices
+    assert config.parse(changed("site.devices", [CALLS_US, LOBBY | {"serial": "CQZ1"}]), source="t")  # other kinds
+
+
 def test_a_gateway_that_has_begun_starts_with_what_an_older_release_let_through(tmp_path: Path) -> None:
     file, folder = tmp_path / "agent.toml", tmp_path / "data"
     file.write_text(
