@@ -34,6 +34,7 @@ from device_drivers.options import faults, missing
 from edge_agent.policy.roles import Role
 from edge_agent.policy.rules import AccessRules
 from edge_agent.policy.two_people import TwoPeople
+from edge_agent.wiring import wiring_faults
 from templates_store.template import Modality
 
 DATA_DIR = Path("/var/lib/edge-agent")
@@ -350,6 +351,13 @@ class SiteConfig(Model):
         twice = {serial for kind, serial in pinned if pinned.count((kind, serial)) > 1}
         if twice and not _stored(info):
             raise ValueError(f"devices: the serial {min(twice)!r} is given twice; allowed is one entry for each device")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit_the_devices(self, info: ValidationInfo) -> SiteConfig:
+        wired = {device.name: device for device in self.devices}
+        if not _stored(info) and (wrong := wiring_faults(self.access, wired)):
+            raise ValueError("; ".join(wrong))
         return self
 
 

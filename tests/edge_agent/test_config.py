@@ -124,6 +124,14 @@ def test_two_entries_for_one_device_are_refused() -> None:
     assert config.parse(changed("site.devices", [CALLS_US, LOBBY | {"serial": "CQZ1"}]), source="t")  # other kinds
 
 
+def test_rules_that_do_not_fit_the_devices_are_refused() -> None:
+    document = changed("site.access", {"doors": [{"name": "front", "device": "loby"}]})
+    assert "access.doors[front].device: there is no device 'loby' that opens doors; allowed: lobby" in problems(
+        document
+    )
+    assert config.parse(document, source="version 1", stored=True).site.access.doors
+
+
 def test_a_gateway_that_has_begun_starts_with_what_an_older_release_let_through(tmp_path: Path) -> None:
     file, folder = tmp_path / "agent.toml", tmp_path / "data"
     file.write_text(
