@@ -126,6 +126,11 @@ class Keys(Model):
         return _only_known(options, KEY_OPTIONS, info.data.get("provider"))
 
 
+def _certified(certificate: Path | None, private_key: Path | None) -> None:
+    if (certificate is None) != (private_key is None):
+        raise ValueError("certificate and private_key go together")
+
+
 class Api(Model):
     listen: Listen = "0.0.0.0:8443"
     certificate: Path | None = None
@@ -134,8 +139,7 @@ class Api(Model):
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Api:
-        if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("certificate and private_key go together")
+        _certified(self.certificate, self.private_key)
         return self
 
 
@@ -145,6 +149,11 @@ class Adms(Model):
     listen: Listen | None = None
     certificate: Path | None = None
     private_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Adms:
+        _certified(self.certificate, self.private_key)
+        return self
 
 
 class Device(Model):
@@ -255,6 +264,22 @@ class Upstream(Model):
             raise ValueError("url names no host")
         if parts.username is not None or parts.password is not None:
             raise ValueError("url must not hold credentials; they go into username and password")
+        return self
+
+    @model_validator(mode="after")
+    def _secured_as_it_looks(self, info: ValidationInfo) -> Upstream:
+        """What would be read as a safeguard and be none."""
+        if _stored(info):
+            return self
+        scheme = urlsplit(self.url).scheme
+        secured = {"http": "https", "nats": "tls", "mqtt": "mqtts"}.get(scheme)
+        for key in ("ca_file", "client_certificate", "client_key"):
+            if secured and getattr(self, key) is not None:
+                raise ValueError(f"{key}: {scheme}:// is not encrypted and checks nobody; allowed with {secured}://")
+        if self.client_key is not None and self.client_certificate is None:
+            raise ValueError("client_key: allowed with client_certificate, which is missing")
+        if self.password.get_secret_value() and not self.username:
+            raise ValueError("password: allowed with username, which is missing; without one neither is sent")
         return self
 
 

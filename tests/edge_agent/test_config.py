@@ -64,6 +64,11 @@ def test_biometrics_are_off_unless_somebody_switches_them_on() -> None:
         ("site.retention", {"events_days": 0}, ["site.retention.events_days", "0", "greater than or equal to 1"]),
         ("site.retention", {"templates_days": 2000}, ["site.retention.templates_days", "1095"]),
         ("api", {"certificate": "/x.pem"}, ["api", "go together"]),
+        (
+            "adms",
+            {"listen": "0.0.0.0:8081", "certificate": "/x.pem"},
+            ["adms", "certificate and private_key go together"],
+        ),
         ("site.devices", GOOD["site"]["devices"] * 2, ["'lobby' is used twice"]),
         (
             "site.upstreams.0.options",
@@ -115,6 +120,30 @@ def test_what_a_kind_of_device_has_no_use_for_is_refused_with_what_is_allowed(
     for word in words:
         assert word in said
     assert config.parse(document, source="version 1", stored=True).site.devices  # an older release let it through
+
+
+@pytest.mark.parametrize(
+    ("upstream", "words"),
+    [
+        ({"kind": "mqtt", "url": "mqtt://hr.example", "ca_file": "/ca.pem"}, ["ca_file: mqtt://", "mqtts://"]),
+        (
+            {"kind": "nats", "url": "nats://hr.example", "client_certificate": "/c.pem"},
+            ["client_certificate", "tls://"],
+        ),
+        ({"url": "http://127.0.0.1/in", "ca_file": "/ca.pem"}, ["ca_file: http://", "https://"]),
+        ({"url": "https://hr.example/in", "client_key": "/c.key"}, ["client_key: allowed with client_certificate"]),
+        ({"url": "https://hr.example/in", "password": "s3cret"}, ["password: allowed with username"]),
+    ],
+)
+def test_what_looks_like_a_safeguard_of_an_upstream_and_is_none_is_refused(
+    upstream: dict[str, Any], words: list[str]
+) -> None:
+    document = changed("site.upstreams", [{"name": "hr"} | upstream])
+    said = problems(document)
+    for word in ["site.upstreams[0]", *words]:
+        assert word in said
+    assert "s3cret" not in said
+    assert config.parse(document, source="version 1", stored=True).site.upstreams
 
 
 def test_two_entries_for_one_device_are_refused() -> None:
