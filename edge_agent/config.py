@@ -8,6 +8,7 @@ database once the agent has started. The file seeds version 1.
 from __future__ import annotations
 
 import os
+import ssl
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -428,6 +429,59 @@ def parse(document: dict[str, Any], *, source: str, stored: bool = False) -> Age
         return AgentConfig.model_validate(document, context={"stored": stored})
     except ValidationError as exc:
         raise ConfigError(source, explain(exc, document)) from None
+
+
+def listeners_unusable(config: AgentConfig) -> list[str]:
+    """What keeps this machine from listening, a sentence each: certificates that cannot be read or do not fit."""
+    return [
+        *_certificate_fault("api.certificate", config.api.certificate, config.api.private_key),
+        *_certificate_fault("adms.certificate", config.adms.certificate, config.adms.private_key),
+    ]
+
+
+def unusable(config: AgentConfig) -> list[str]:
+    """What this machine lacks of what its configuration names, a sentence each."""
+    site, found = config.site, listeners_unusable(config)
+    if config.adms.listen is None and (calling := [device.name for device in site.devices if _calls(device)]):
+        found.append(
+            f"adms.listen: missing, so {', '.join(calling)} cannot call; allowed is an address such as 0.0.0.0:8081"
+        )
+    for n, device in enumerate(site.devices):
+        if device.kind == "isapi" and (ca_file := device.options.get("ca_file")):
+            found += _authority_fault(f"site.devices[{n}].options.ca_file", Path(str(ca_file)))
+    for n, upstream in enumerate(site.upstreams):
+        place = f"site.upstreams[{n}]"
+        found += _authority_fault(f"{place}.ca_file", upstream.ca_file)
+        found += _certificate_fault(f"{place}.client_certificate", upstream.client_certificate, upstream.client_key)
+    found += _authority_fault("site.sign_in.oidc.ca_file", site.sign_in.oidc.ca_file if site.sign_in.oidc else None)
+    return found
+
+
+def _calls(device: Device) -> bool:
+    return device.enabled and (
+        device.kind == "adms" or (device.kind == "isapi" and device.options.get("events") == "push")
+    )
+
+
+def _certificate_fault(place: str, certificate: Path | None, private_key: Path | None) -> list[str]:
+    if certificate is None:
+        return []
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key, password="")
+    except OSError as exc:
+        allowed = "allowed is a PEM certificate that can be read, with its key, without a password"
+        return [f"{place}: {str(certificate)!r} — {exc.strerror or exc}; {allowed}"]
+    return []
+
+
+def _authority_fault(place: str, file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as exc:
+        return [f"{place}: {str(file)!r} — {exc.strerror or exc}; allowed are PEM certificates that can be read"]
+    return []
 
 
 def _has_begun(document: dict[str, Any]) -> bool:

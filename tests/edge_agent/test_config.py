@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from edge_agent import config
 
@@ -159,6 +160,40 @@ def test_rules_that_do_not_fit_the_devices_are_refused() -> None:
         document
     )
     assert config.parse(document, source="version 1", stored=True).site.access.doors
+
+
+def test_what_this_machine_lacks_is_told_before_it_starts(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    own, other = authority.issue_cert("gw.example"), authority.issue_cert("other.example")
+    ca, cert, key, wrong = (tmp_path / name for name in ("ca.pem", "gw.pem", "gw.key", "other.key"))
+    authority.cert_pem.write_to_path(str(ca))
+    own.cert_chain_pems[0].write_to_path(str(cert))
+    own.private_key_pem.write_to_path(str(key))
+    other.private_key_pem.write_to_path(str(wrong))
+    secured = {"certificate": str(cert), "private_key": str(key)}
+    hik = LOBBY | {"kind": "isapi", "options": {"tls": True, "ca_file": str(ca)}}
+    hr = {"name": "hr", "url": "https://hr.example/in", "ca_file": str(ca)}
+    site = {"devices": [CALLS_US, hik], "upstreams": [hr | {"client_certificate": str(cert), "client_key": str(key)}]}
+    good = GOOD | {"api": secured, "adms": secured | {"listen": "0.0.0.0:8081"}, "site": site}
+    assert config.unusable(config.parse(good, source="t")) == []
+
+    gone = str(tmp_path / "gone.pem")
+    site = {
+        "devices": [CALLS_US, hik | {"options": {"tls": True, "ca_file": str(key)}}],
+        "upstreams": [hr | {"ca_file": gone, "client_certificate": str(cert), "client_key": gone}],
+        "sign_in": {"oidc": {"issuer": "https://id.example", "client_id": "gw", "ca_file": gone}},
+    }
+    parsed = config.parse(GOOD | {"api": secured | {"private_key": str(wrong)}, "site": site}, source="t")
+    assert [said.split(": ")[0] for said in config.listeners_unusable(parsed)] == ["api.certificate"]
+    assert [said.split(": ")[0] for said in config.unusable(parsed)] == [
+        "api.certificate",
+        "adms.listen",
+        "site.devices[1].options.ca_file",
+        "site.upstreams[0].ca_file",
+        "site.upstreams[0].client_certificate",
+        "site.sign_in.oidc.ca_file",
+    ]
+    assert f"{gone!r} — No such file" in config.unusable(parsed)[-1]
 
 
 def test_a_gateway_that_has_begun_starts_with_what_an_older_release_let_through(tmp_path: Path) -> None:
