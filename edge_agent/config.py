@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -224,6 +224,9 @@ class Device(Model):
 Field_ = Literal["subject", "user_id", "name", "location", "device", "verify", "clock", "work_code", "door"]
 
 
+NAMING = frozenset({"user_id", "name"})  # the same person everywhere
+
+
 class Upstream(Model):
     """One recipient of events. Nothing leaves that `fields` does not name."""
 
@@ -281,6 +284,11 @@ class Upstream(Model):
             raise ValueError("client_key: allowed with client_certificate, which is missing")
         if self.password.get_secret_value() and not self.username:
             raise ValueError("password: allowed with username, which is missing; without one neither is sent")
+        if self.pseudonymous and (naming := [field for field in self.fields if field in NAMING]):
+            allowed = ", ".join(field for field in get_args(Field_) if field not in NAMING)
+            raise ValueError(
+                f"fields: {naming[0]} tells who it is whom pseudonymous hides; allowed with it are {allowed}"
+            )
         return self
 
 
@@ -440,8 +448,14 @@ def listeners_unusable(config: AgentConfig) -> list[str]:
 
 
 def unusable(config: AgentConfig) -> list[str]:
-    """What this machine lacks of what its configuration names, a sentence each."""
+    """What this machine lacks for its configuration to mean what it says, a sentence each."""
     site, found = config.site, listeners_unusable(config)
+    if config.keys.path is not None and config.keys.provider not in {"file", "pkcs11"}:
+        found.append(
+            f"keys.path: nothing reads it where provider is {config.keys.provider}; allowed with file or pkcs11"
+        )
+    if config.keys.provider == "pkcs11" and (config.keys.path is None or not config.keys.options.get("pin_file")):
+        found.append("keys: pkcs11 needs path, the token's library, and options.pin_file")
     if config.adms.listen is None and (calling := [device.name for device in site.devices if _calls(device)]):
         found.append(
             f"adms.listen: missing, so {', '.join(calling)} cannot call; allowed is an address such as 0.0.0.0:8081"

@@ -134,6 +134,10 @@ def test_what_a_kind_of_device_has_no_use_for_is_refused_with_what_is_allowed(
         ({"url": "http://127.0.0.1/in", "ca_file": "/ca.pem"}, ["ca_file: http://", "https://"]),
         ({"url": "https://hr.example/in", "client_key": "/c.key"}, ["client_key: allowed with client_certificate"]),
         ({"url": "https://hr.example/in", "password": "s3cret"}, ["password: allowed with username"]),
+        (
+            {"url": "https://hr.example/in", "pseudonymous": True},
+            ["fields: user_id tells who", "allowed with it are subj"],
+        ),
     ],
 )
 def test_what_looks_like_a_safeguard_of_an_upstream_and_is_none_is_refused(
@@ -160,6 +164,18 @@ def test_rules_that_do_not_fit_the_devices_are_refused() -> None:
         document
     )
     assert config.parse(document, source="version 1", stored=True).site.access.doors
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"provider": "systemd", "path": "/etc/key"}, "keys.path: nothing reads it where provider is systemd"),
+        ({"provider": "pkcs11", "path": "/usr/lib/token.so"}, "keys: pkcs11 needs path"),
+    ],
+)
+def test_a_place_for_keys_that_nothing_reads_is_told(keys: dict[str, Any], said: str) -> None:
+    [fault] = config.unusable(config.parse(GOOD | {"keys": keys}, source="t"))
+    assert fault.startswith(said)
 
 
 def test_what_this_machine_lacks_is_told_before_it_starts(tmp_path: Path) -> None:
