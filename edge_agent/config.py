@@ -40,6 +40,7 @@ from templates_store.template import Modality
 
 DATA_DIR = Path("/var/lib/edge-agent")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})  # the only hosts that may be told in plain text
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - only compared with
 
 
 class ConfigError(ValueError):
@@ -440,8 +441,9 @@ def parse(document: dict[str, Any], *, source: str, stored: bool = False) -> Age
 
 
 def listeners_unusable(config: AgentConfig) -> list[str]:
-    """What keeps this machine from listening, a sentence each: certificates that cannot be read or do not fit."""
+    """What keeps this machine from listening, a sentence each: one port for two, certificates that do not fit."""
     return [
+        *_port_fault(config.api.listen, config.adms.listen),
         *_certificate_fault("api.certificate", config.api.certificate, config.api.private_key),
         *_certificate_fault("adms.certificate", config.adms.certificate, config.adms.private_key),
     ]
@@ -469,6 +471,16 @@ def unusable(config: AgentConfig) -> list[str]:
         found += _certificate_fault(f"{place}.client_certificate", upstream.client_certificate, upstream.client_key)
     found += _authority_fault("site.sign_in.oidc.ca_file", site.sign_in.oidc.ca_file if site.sign_in.oidc else None)
     return found
+
+
+def _port_fault(api: str, adms: str | None) -> list[str]:
+    """Without a port both would take the same."""
+    if adms is None:
+        return []
+    (host, port), (other, taken) = listen_address(adms), listen_address(api)
+    if port != taken or not port or (host != other and not {host, other} & EVERYWHERE):
+        return []
+    return [f"adms.listen: {adms!r} — port {port} is that of api.listen; allowed is another, such as 0.0.0.0:8081"]
 
 
 def _calls(device: Device) -> bool:

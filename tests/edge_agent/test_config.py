@@ -178,6 +178,23 @@ def test_a_place_for_keys_that_nothing_reads_is_told(keys: dict[str, Any], said:
     assert fault.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("api", "adms", "fits"),
+    [
+        ("0.0.0.0:8443", "0.0.0.0:8081", True),
+        ("192.0.2.1:8443", "192.0.2.2:8443", True),
+        ("127.0.0.1:0", "127.0.0.1:0", True),
+        ("0.0.0.0:8443", "192.0.2.1", False),
+        ("192.0.2.1:9000", "[::]:9000", False),
+    ],
+)
+def test_two_listeners_on_one_port_are_told(api: str, adms: str, fits: bool) -> None:
+    parsed = config.parse(GOOD | {"api": {"listen": api}, "adms": {"listen": adms}}, source="t")
+    assert [said.startswith(f"adms.listen: {adms!r} — port") for said in config.listeners_unusable(parsed)] == (
+        [] if fits else [True]
+    )
+
+
 def test_what_this_machine_lacks_is_told_before_it_starts(tmp_path: Path) -> None:
     authority = trustme.CA()
     own, other = authority.issue_cert("gw.example"), authority.issue_cert("other.example")
