@@ -22,7 +22,7 @@ class Wired(Protocol):
     def options(self) -> Mapping[str, Any]: ...
 
 
-ASKED_AT_A_CLOCK = Point.model_fields["verify"].default
+ASKED_AT_A_CLOCK = frozenset(Point.model_fields["verify"].default)
 
 
 def wiring_faults(rules: AccessRules, devices: Mapping[str, Wired]) -> list[str]:
@@ -75,7 +75,7 @@ def _point_faults(rules: AccessRules, devices: Mapping[str, Wired]) -> Iterator[
 
 def _verify_faults(point: Point, door: Door | None, place: str) -> Iterator[str]:
     """What is asked must be what can be shown there."""
-    if door is not None and point.verify not in (ASKED_AT_A_CLOCK, door.verify):
+    if door is not None and frozenset(point.verify) not in (ASKED_AT_A_CLOCK, frozenset(door.verify)):
         yield f"{place}.verify: counts only at a point without a door; what opens {door.name} is its own verify"
     able: set[Factor] = {Factor.CARD, Factor.PIN} if point.reader else set()
     able |= {Factor.FINGER} if point.fingerprint else set()

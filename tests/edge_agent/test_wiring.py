@@ -34,6 +34,7 @@ def faults(doors: list[dict[str, Any]], points: list[dict[str, Any]]) -> list[st
         ([FRONT], [ASK | {"door": "front"}, {"name": "other", "reader": "asks", "reader_no": 4}]),
         ([FRONT | {"verify": [["card"], ["face"]]}], [ASK | {"door": "front"}]),  # one of them is enough
         ([FRONT | {"verify": [["card", "pin"]]}], [ASK | {"door": "front", "verify": [["card", "pin"]]}]),
+        ([FRONT], [ASK | {"door": "front", "verify": [["finger"], ["card"], ["face"]]}]),  # as it is unless said
         ([], [ASK | {"camera": "eye", "close_face": False}, {"name": "clock", "camera": "eye"}]),
         ([], [{"name": "clock", "fingerprint": "sensor", "verify": [["finger"]]}]),
     ],
