@@ -7,6 +7,8 @@ would go on deciding. Stored configurations of older versions are not held to it
 from __future__ import annotations
 
 import ipaddress
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,11 @@ class Option:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _seconds(default: float, zh: str, en: str) -> Option:
@@ -32,10 +38,7 @@ def _seconds(default: float, zh: str, en: str) -> Option:
 
 
 def _whole(least: int, most: int, default: str, zh: str, en: str) -> Option:
-    return Option(
-        lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most,
-        f"a whole number, {least} to {most}", default, zh, en,
-    )  # fmt: skip
+    return Option(lambda v: _is_whole(v, least, most), f"a whole number, {least} to {most}", default, zh, en)
 
 
 def _one_of(*values: str | int, default: str, zh: str, en: str) -> Option:
@@ -74,6 +77,47 @@ def _sizes(of_zh: str, of_en: str) -> dict[str, Option]:
 
 
 _BAUD = (1200, 921600)
+
+# Of one reader among an OSDP line's `pds`. What `osdp.reader.ReaderConfig` makes of it.
+_KEY = re.compile(r"([0-9A-Fa-f]{32})?")
+_PD: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "address": (lambda v: _is_whole(v, 0, 126), "a whole number, 0 to 126"),
+    "key": (lambda v: isinstance(v, str) and _KEY.fullmatch(v) is not None, "32 hexadecimal digits, or none yet"),
+    "name": (lambda v: isinstance(v, str) and v != "", "a text"),
+    "door": (lambda v: _is_whole(v, 1, 64), "a whole number, 1 to 64"),
+    "output": (lambda v: _is_whole(v, 0, 255), "a whole number, 0 to 255"),
+    "inputs": (
+        lambda v: (
+            isinstance(v, dict)
+            and all(str(n).isdecimal() and isinstance(m, str) and m in {"contact", "button"} for n, m in v.items())
+        ),
+        'a table of number = "contact" or "button"',
+    ),
+}
+
+
+def _pd_faults(pds: Any) -> list[str]:
+    """Of the readers on an OSDP line; no key is in them."""
+    found = []
+    for n, pd in enumerate(pds):
+        found += [
+            f"pds[{n}].{name[:64]} is nothing of a reader; allowed are {', '.join(_PD)}"
+            for name in pd
+            if name not in _PD
+        ]
+        for name, (fits, allowed) in _PD.items():
+            if (name in pd or name == "address") and not fits(pd.get(name)):
+                shown = f" is {pd[name]!r:.64}" if name in pd and name not in {"key", "inputs"} else ""
+                found.append(f"pds[{n}].{name}{shown}: allowed is {allowed}")
+    if not found:
+        for name, numbers in (
+            ("address", [pd["address"] for pd in pds]),
+            ("door", [pd.get("door", position) for position, pd in enumerate(pds, start=1)]),
+        ):
+            twice = {number for number in numbers if numbers.count(number) > 1}
+            found += [f"pds: {name} {min(twice)} is that of two readers; allowed is one of its own"] if twice else []
+    return found
+
 
 # Read by the agent, for every kind that keeps people in a memory of its own.
 _PEOPLE = {
@@ -166,7 +210,7 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
         "baud": _whole(*_BAUD, "9600", "串口速率", "speed of the serial line"),
         "format_37": _one_of("H10302", "H10304", default="H10302", zh="37 位卡的格式", en="what a card of 37 bits is"),
         "pds": _list(
-            lambda v: isinstance(v, dict), "a list of readers", "[], and required",
+            lambda v: isinstance(v, dict), f"a list of readers, each with {', '.join(_PD)}", "[], and required",
             "读卡器：address、key、name、door、output、inputs", "readers: address, key, name, door, output, inputs",
         ),
     },
@@ -195,4 +239,15 @@ def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
         elif not option.fits(value):
             shown = "" if isinstance(value, dict | list | tuple) else f" is {value!r:.64}"
             found.append(f"{name}{shown}: allowed is {option.allowed}")
+    if kind == "osdp" and "pds" in options and not any(said.startswith("pds") for said in found):
+        found += _pd_faults(options["pds"])
+    if kind == "isapi" and "ca_file" in options and not options.get("tls"):
+        found.append("ca_file: without tls = true nothing is encrypted or checked; allowed with it")
     return found
+
+
+def missing(kind: str, options: Mapping[str, Any]) -> list[str]:
+    """What a device of this kind cannot do without, a sentence each."""
+    if kind == "osdp" and not options.get("pds"):
+        return [f"pds: missing, and required; allowed is {OPTIONS[kind]['pds'].allowed}"]
+    return []

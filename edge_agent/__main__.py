@@ -30,7 +30,7 @@ from edge_agent.command_line.asking import (
     out,
     print_json,
 )
-from edge_agent.config import AgentConfig, ConfigError, load
+from edge_agent.config import AgentConfig, ConfigError, listeners_unusable, load, unusable
 from edge_agent.database import Database, StorageError, utc_now
 from edge_agent.identity_keys import BadKeyFile
 
@@ -60,9 +60,9 @@ DEMO_FACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces" /
 PROBE_TIMEOUT_S = 15.0
 
 
-def read_config(path: Path) -> AgentConfig:
+def read_config(path: Path, *, check: bool = False) -> AgentConfig:
     try:
-        return load(path)
+        return load(path, check=check)
     except ConfigError as exc:
         err.print(f"[red]配置不能用 · the configuration cannot be used[/]\n{exc}", highlight=False)
         raise typer.Exit(1) from None
@@ -145,6 +145,8 @@ async def _run(settings: AgentConfig) -> None:
     if ordered(settings.gateway.data_dir):
         err.print("这台网关已停用 · this gateway was decommissioned; it captures nothing any more", highlight=False)
         raise typer.Exit(1)
+    if missing := listeners_unusable(settings):
+        raise ConfigError("agent.toml", missing)
     for shortfall in harden().shortfalls:
         logging.getLogger(__name__).warning("hygiene %s", shortfall)
     agent = await Agent.open(settings)
@@ -169,7 +171,13 @@ def check(
     as_json: Json = False,
 ) -> None:
     """检查配置并探测每台设备 · validate a configuration and probe each device"""
-    settings = read_config(config)
+    settings = read_config(config, check=True)
+    if missing := unusable(settings):
+        err.print(
+            f"[red]这台机器上缺东西 · this machine lacks something[/]\n{ConfigError(str(config), missing)}",
+            highlight=False,
+        )
+        raise typer.Exit(1)
     results = asyncio.run(_probe(settings)) if probe else []
     if as_json:
         print_json([{"device": name, "ok": ok, "found": words} for name, ok, words in results])

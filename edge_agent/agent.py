@@ -394,6 +394,7 @@ class Agent:
             version = await self.configuration.changed_since(number)
             number, site = version.number, version.site
             self._rules = None
+            self.entry.follow()
             self.attendance.configure(source_of(device, site) for device in site.devices)
             await self.fleet.follow(device.for_driver(site.timezone) for device in site.devices if device.enabled)
             calling = {device.serial for device in site.devices if device.kind == "adms" and device.enabled}

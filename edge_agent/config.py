@@ -7,11 +7,13 @@ database once the agent has started. The file seeds version 1.
 
 from __future__ import annotations
 
+import os
+import ssl
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,15 +29,18 @@ from pydantic import (
     model_validator,
 )
 
-from device_drivers import catalog, devices
+from device_drivers import catalog, devices, kinds
 from device_drivers.links import split_address
-from device_drivers.options import faults
+from device_drivers.options import faults, missing
 from edge_agent.policy.roles import Role
 from edge_agent.policy.rules import AccessRules
 from edge_agent.policy.two_people import TwoPeople
+from edge_agent.wiring import wiring_faults
 from templates_store.template import Modality
 
+DATA_DIR = Path("/var/lib/edge-agent")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})  # the only hosts that may be told in plain text
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - only compared with
 
 
 class ConfigError(ValueError):
@@ -87,7 +92,7 @@ class Location(Model):
 class Gateway(Model):
     name: Name
     tenant: Name
-    data_dir: Path = Path("/var/lib/edge-agent")
+    data_dir: Path = DATA_DIR
     ballast_mb: int = Field(32, ge=1, le=4096, description="disk space kept back so that a full disk can be recovered")
 
 
@@ -123,6 +128,11 @@ class Keys(Model):
         return _only_known(options, KEY_OPTIONS, info.data.get("provider"))
 
 
+def _certified(certificate: Path | None, private_key: Path | None) -> None:
+    if (certificate is None) != (private_key is None):
+        raise ValueError("certificate and private_key go together")
+
+
 class Api(Model):
     listen: Listen = "0.0.0.0:8443"
     certificate: Path | None = None
@@ -131,8 +141,7 @@ class Api(Model):
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Api:
-        if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("certificate and private_key go together")
+        _certified(self.certificate, self.private_key)
         return self
 
 
@@ -143,12 +152,17 @@ class Adms(Model):
     certificate: Path | None = None
     private_key: Path | None = None
 
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Adms:
+        _certified(self.certificate, self.private_key)
+        return self
+
 
 class Device(Model):
     name: Name
     kind: str
-    address: str = ""
-    serial: str = Field("", max_length=64)
+    address: str = Field("", validate_default=True)
+    serial: str = Field("", max_length=64, validate_default=True)
     username: str = ""
     password: SecretStr = SecretStr("")
     timezone: Zone | None = None
@@ -159,7 +173,7 @@ class Device(Model):
         True, description="its punches count as attendance; it gets templates only of people who agreed to that"
     )
     biometrics: tuple[Modality, ...] = Field((), description="modalities the enterprise switched on for this device")
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict, validate_default=True)
 
     @field_validator("kind")
     @classmethod
@@ -168,11 +182,28 @@ class Device(Model):
             raise ValueError(f"must be one of {', '.join(sorted(catalog.DRIVERS))}")
         return kind
 
+    @field_validator("address", "serial", "username", "password", "encoding")
+    @classmethod
+    def _fits_the_kind(cls, value: str | SecretStr, info: ValidationInfo) -> str | SecretStr:
+        kind, said = info.data.get("kind"), value.get_secret_value() if isinstance(value, SecretStr) else value
+        if kind is not None and not _stored(info) and (wrong := kinds.fault(kind, info.field_name or "", said)):
+            raise ValueError(wrong)
+        return value
+
+    @field_validator("biometrics")
+    @classmethod
+    def _modalities_of_the_kind(cls, wanted: tuple[Modality, ...], info: ValidationInfo) -> tuple[Modality, ...]:
+        kind = info.data.get("kind")
+        if kind is not None and not _stored(info) and (wrong := set(wanted) - set(kinds.KINDS[kind].biometrics)):
+            allowed = ", ".join(kinds.KINDS[kind].biometrics) or "none"
+            raise ValueError(f"{min(wrong)} is nothing that {kind} has; allowed are {allowed}")
+        return wanted
+
     @field_validator("options")
     @classmethod
     def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         kind = info.data.get("kind")
-        if kind is not None and not _stored(info) and (wrong := faults(kind, options)):
+        if kind is not None and not _stored(info) and (wrong := [*faults(kind, options), *missing(kind, options)]):
             raise ValueError("; ".join(wrong))
         return options
 
@@ -192,6 +223,9 @@ class Device(Model):
 
 
 Field_ = Literal["subject", "user_id", "name", "location", "device", "verify", "clock", "work_code", "door"]
+
+
+NAMING = frozenset({"user_id", "name"})  # the same person everywhere
 
 
 class Upstream(Model):
@@ -235,6 +269,27 @@ class Upstream(Model):
             raise ValueError("url names no host")
         if parts.username is not None or parts.password is not None:
             raise ValueError("url must not hold credentials; they go into username and password")
+        return self
+
+    @model_validator(mode="after")
+    def _secured_as_it_looks(self, info: ValidationInfo) -> Upstream:
+        """What would be read as a safeguard and be none."""
+        if _stored(info):
+            return self
+        scheme = urlsplit(self.url).scheme
+        secured = {"http": "https", "nats": "tls", "mqtt": "mqtts"}.get(scheme)
+        for key in ("ca_file", "client_certificate", "client_key"):
+            if secured and getattr(self, key) is not None:
+                raise ValueError(f"{key}: {scheme}:// is not encrypted and checks nobody; allowed with {secured}://")
+        if self.client_key is not None and self.client_certificate is None:
+            raise ValueError("client_key: allowed with client_certificate, which is missing")
+        if self.password.get_secret_value() and not self.username:
+            raise ValueError("password: allowed with username, which is missing; without one neither is sent")
+        if self.pseudonymous and (naming := [field for field in self.fields if field in NAMING]):
+            allowed = ", ".join(field for field in get_args(Field_) if field not in NAMING)
+            raise ValueError(
+                f"fields: {naming[0]} tells who it is whom pseudonymous hides; allowed with it are {allowed}"
+            )
         return self
 
 
@@ -325,6 +380,21 @@ class SiteConfig(Model):
                 raise ValueError(f"{what}: the name {min(twice)!r} is used twice; names must be unique")
         return self
 
+    @model_validator(mode="after")
+    def _devices_are_told_apart(self, info: ValidationInfo) -> SiteConfig:
+        pinned = [(device.kind, device.serial) for device in self.devices if device.serial]
+        twice = {serial for kind, serial in pinned if pinned.count((kind, serial)) > 1}
+        if twice and not _stored(info):
+            raise ValueError(f"devices: the serial {min(twice)!r} is given twice; allowed is one entry for each device")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit_the_devices(self, info: ValidationInfo) -> SiteConfig:
+        wired = {device.name: device for device in self.devices}
+        if not _stored(info) and (wrong := wiring_faults(self.access, wired)):
+            raise ValueError("; ".join(wrong))
+        return self
+
 
 class AgentConfig(Model):
     gateway: Gateway
@@ -350,7 +420,7 @@ def explain(error: ValidationError, document: Any) -> list[str]:
             try:
                 value = value[part]
             except (KeyError, IndexError, TypeError):
-                value = None
+                value = {}  # left out: nothing to show
         if fault["type"] == "extra_forbidden":
             problems.append(f"{key}: unknown key; look for a spelling mistake or a key of a newer version")
         elif fault["type"] == "missing":
@@ -362,16 +432,96 @@ def explain(error: ValidationError, document: Any) -> list[str]:
     return problems
 
 
-def parse(document: dict[str, Any], *, source: str) -> AgentConfig:
+def parse(document: dict[str, Any], *, source: str, stored: bool = False) -> AgentConfig:
     """Raises ConfigError."""
     try:
-        return AgentConfig.model_validate(document)
+        return AgentConfig.model_validate(document, context={"stored": stored})
     except ValidationError as exc:
         raise ConfigError(source, explain(exc, document)) from None
 
 
-def load(path: Path) -> AgentConfig:
-    """Read a TOML file. Raises ConfigError with the line of a syntax fault."""
+def listeners_unusable(config: AgentConfig) -> list[str]:
+    """What keeps this machine from listening, a sentence each: one port for two, certificates that do not fit."""
+    return [
+        *_port_fault(config.api.listen, config.adms.listen),
+        *_certificate_fault("api.certificate", config.api.certificate, config.api.private_key),
+        *_certificate_fault("adms.certificate", config.adms.certificate, config.adms.private_key),
+    ]
+
+
+def unusable(config: AgentConfig) -> list[str]:
+    """What this machine lacks for its configuration to mean what it says, a sentence each."""
+    site, found = config.site, listeners_unusable(config)
+    if config.keys.path is not None and config.keys.provider not in {"file", "pkcs11"}:
+        found.append(
+            f"keys.path: nothing reads it where provider is {config.keys.provider}; allowed with file or pkcs11"
+        )
+    if config.keys.provider == "pkcs11" and (config.keys.path is None or not config.keys.options.get("pin_file")):
+        found.append("keys: pkcs11 needs path, the token's library, and options.pin_file")
+    if config.adms.listen is None and (calling := [device.name for device in site.devices if _calls(device)]):
+        found.append(
+            f"adms.listen: missing, so {', '.join(calling)} cannot call; allowed is an address such as 0.0.0.0:8081"
+        )
+    for n, device in enumerate(site.devices):
+        if device.kind == "isapi" and (ca_file := device.options.get("ca_file")):
+            found += _authority_fault(f"site.devices[{n}].options.ca_file", Path(str(ca_file)))
+    for n, upstream in enumerate(site.upstreams):
+        place = f"site.upstreams[{n}]"
+        found += _authority_fault(f"{place}.ca_file", upstream.ca_file)
+        found += _certificate_fault(f"{place}.client_certificate", upstream.client_certificate, upstream.client_key)
+    found += _authority_fault("site.sign_in.oidc.ca_file", site.sign_in.oidc.ca_file if site.sign_in.oidc else None)
+    return found
+
+
+def _port_fault(api: str, adms: str | None) -> list[str]:
+    """Without a port both would take the same."""
+    if adms is None:
+        return []
+    (host, port), (other, taken) = listen_address(adms), listen_address(api)
+    if port != taken or not port or (host != other and not {host, other} & EVERYWHERE):
+        return []
+    return [f"adms.listen: {adms!r} — port {port} is that of api.listen; allowed is another, such as 0.0.0.0:8081"]
+
+
+def _calls(device: Device) -> bool:
+    return device.enabled and (
+        device.kind == "adms" or (device.kind == "isapi" and device.options.get("events") == "push")
+    )
+
+
+def _certificate_fault(place: str, certificate: Path | None, private_key: Path | None) -> list[str]:
+    if certificate is None:
+        return []
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key, password="")
+    except OSError as exc:
+        allowed = "allowed is a PEM certificate that can be read, with its key, without a password"
+        return [f"{place}: {str(certificate)!r} — {exc.strerror or exc}; {allowed}"]
+    return []
+
+
+def _authority_fault(place: str, file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as exc:
+        return [f"{place}: {str(file)!r} — {exc.strerror or exc}; allowed are PEM certificates that can be read"]
+    return []
+
+
+def _has_begun(document: dict[str, Any]) -> bool:
+    """Whether the site of this file has been version 1: a newer release must start with it all the same."""
+    gateway = document.get("gateway")
+    folder = gateway.get("data_dir") if isinstance(gateway, dict) else None
+    return os.path.exists(os.path.join(folder if isinstance(folder, str) else DATA_DIR, "agent.db"))  # noqa: PTH110, PTH118 - no rights: no
+
+
+def load(path: Path, *, check: bool = False) -> AgentConfig:
+    """Read a TOML file; `check` holds its site to every rule, also where it has been in force before.
+
+    Raises ConfigError with the line of a syntax fault.
+    """
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -380,4 +530,4 @@ def load(path: Path) -> AgentConfig:
         raise ConfigError(str(path), [f"cannot be read: {exc}"]) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(str(path), [f"not valid TOML: {exc}"]) from exc
-    return parse(document, source=str(path))
+    return parse(document, source=str(path), stored=not check and _has_begun(document))

@@ -40,7 +40,7 @@ from templates_store.template import Purpose, SubjectId
 log = logging.getLogger(__name__)
 
 QUEUE = 8  # stimuli that wait at one point; more is a flood
-CAMERA_RETRY_S = 10.0  # until a camera that failed, or may not be open, is asked for again
+CAMERA_RETRY_S = 10.0  # until a camera that failed, may not be open or was not there is asked for again
 TOLD: dict[SampleFault | Turn, Feedback] = {Turn.LEFT: Feedback.TURN_LEFT, Turn.RIGHT: Feedback.TURN_RIGHT}
 UNUSABLE = (NoMatchReason.SEALED, NoMatchReason.EMPTY_GALLERY, NoMatchReason.NOT_ALLOWED)  # whoever stands there
 IN_KEY, OUT_KEY = "1", "2"  # pressed before showing oneself, where the direction comes by key
@@ -89,11 +89,15 @@ class Entry:
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
-                for point in self._rules().points.values():
-                    self._queue(point.name)
+                self.follow()
                 await asyncio.Event().wait()
             finally:
                 self._group = None
+
+    def follow(self) -> None:
+        """A worker for each point of the rules in force: a camera is watched before anybody asks at its point."""
+        for point in self._rules().points.values():
+            self._queue(point.name)
 
     # What starts a session
 
@@ -150,7 +154,7 @@ class Entry:
         while True:
             point = self._rules().points.get(name)
             if point is None:
-                await queue.get()
+                await self._shown(queue)
                 continue
             try:
                 stimulus = await self._next(point, queue, gone_first=gone_first)
@@ -177,14 +181,10 @@ class Entry:
         """What comes first: something shown at a reader, or somebody close to the camera. None: ask again."""
         purpose = Purpose.ACCESS if point.door else Purpose.ATTENDANCE
         camera = point.camera if point.close_face else None
-        if not queue.empty() or camera is None:
+        if not queue.empty():
             return await queue.get()
-        if not self._sensing.allowed(camera, Factor.FACE, purpose, None):
-            try:
-                async with asyncio.timeout(CAMERA_RETRY_S):
-                    return await queue.get()
-            except TimeoutError:
-                return None
+        if camera is None or not self._sensing.allowed(camera, Factor.FACE, purpose, None):
+            return await self._shown(queue)
         shown = asyncio.ensure_future(queue.get())
         close = asyncio.ensure_future(self._sensing.close_face(camera, purpose, gone_first=gone_first))
         try:
@@ -199,6 +199,14 @@ class Entry:
             shown.cancel()
             close.cancel()
             await asyncio.gather(shown, close, return_exceptions=True)
+
+    async def _shown(self, queue: asyncio.Queue[Stimulus]) -> Stimulus | None:
+        """What is shown at a reader; None after a while, because there may be a camera to watch by now."""
+        try:
+            async with asyncio.timeout(CAMERA_RETRY_S):
+                return await queue.get()
+        except TimeoutError:
+            return None
 
     async def _stands(self, point: Point, close: asyncio.Future[bool]) -> bool:
         try:

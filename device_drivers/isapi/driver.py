@@ -122,7 +122,10 @@ class IsapiTerminal:
         host = f"[{host}]" if ":" in host else host
         trust: ssl.SSLContext | bool = tls  # without TLS there is nothing to load certificates for
         if ca_file := options.get("ca_file"):
-            trust = ssl.create_default_context(cafile=str(ca_file))
+            try:
+                trust = ssl.create_default_context(cafile=str(ca_file))
+            except OSError as exc:
+                raise LinkError(f"{self.config.address}: ca_file {ca_file}: {exc.strerror or exc}") from exc
         return IsapiClient(
             f"{'https' if tls else 'http'}://{host}:{port}",
             username=self.config.username or "admin", password=self.config.password, verify=trust,

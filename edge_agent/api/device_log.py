@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Running
 from edge_agent.api.devices import CommandView, device_view
 from edge_agent.api.idempotency import Once
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.devices.log_clearing import NotCleared
 from edge_agent.policy.roles import Scope
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 Writer = Annotated[Caller, Depends(require(Scope.DEVICES_WRITE))]
 
 
-class ClearOrder(BaseModel):
+class ClearOrder(Body):
     confirm: str = Field(max_length=64, description="the device's name, typed again", examples=["lobby"])
 
 

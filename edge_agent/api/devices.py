@@ -17,7 +17,7 @@ from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Gateway, Governance, Running, etag, tag_of
 from edge_agent.api.idempotency import Once
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
 from edge_agent.audit import Entry
 from edge_agent.config import Device
@@ -59,17 +59,17 @@ class PendingView(BaseModel):
     times: int
 
 
-class NewDevice(BaseModel):
+class NewDevice(Body):
     name: str = Field(examples=["lobby"])
     kind: str = Field(examples=["zkteco"])
     address: str = Field("", examples=["10.20.8.21:4370"])
     serial: str = ""
     username: str = ""
     password: str = ""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
 
 
-class Approval(BaseModel):
+class Approval(Body):
     serial: str = Field(max_length=64, examples=["CQZ7224460173"])
     name: str = Field(max_length=64, examples=["workshop-2"])
 
@@ -208,7 +208,7 @@ async def scan_devices(caller: Writer, context: Context, running: Running) -> li
     ]
 
 
-class DeviceChange(BaseModel):
+class DeviceChange(Body):
     """What is left out stays, the password too, unless it would go to another device."""
 
     address: str | None = Field(None, max_length=200, examples=["10.20.8.22:4370"])
@@ -335,7 +335,7 @@ async def _set_clock(name: str, caller: Caller, context: Governance, running: Ga
     )
 
 
-class InstallWindow(BaseModel):
+class InstallWindow(Body):
     seconds: float = Field(60, gt=0, le=600, description="how long the reader may take the new key")
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, RootModel
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Gateway, Running, etag, tag_of, unchanged
 from edge_agent.api.idempotency import Once
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
 from edge_agent.doors.alarms import acknowledge, alarms
@@ -52,7 +52,7 @@ class Opened(BaseModel):
     seconds: float = 0
 
 
-class NewOrder(BaseModel):
+class NewOrder(Body):
     mode: Literal["controlled", "locked", "unlocked", "lockdown", "evacuation", "schedule"]
     minutes: float | None = Field(None, gt=0, le=24 * 60, description="then back to the schedule")
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from device_drivers.errors import DeviceError
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Running
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.enrolment import EnrolmentFault, EnrolmentRefused, Step
 from edge_agent.matching.advice import advice
 from edge_agent.matching.images import BadImage
@@ -26,7 +26,7 @@ Enroller = Annotated[Caller, Depends(require(Scope.ENROL))]
 MAX_PHOTO = 8 * 1024 * 1024
 
 
-class Said(BaseModel):
+class Said(Body):
     """A person's yes for one purpose, as it was recorded."""
 
     purpose: Purpose = Field(examples=["attendance"])
@@ -36,7 +36,7 @@ class Said(BaseModel):
     expires_at: AwareDatetime | None = None
 
 
-class Consenting(BaseModel):
+class Consenting(Body):
     """What a person (or their guardian) said yes to."""
 
     modality: Modality
@@ -99,7 +99,7 @@ class StepView(BaseModel):
     checks: list[CheckView] = Field([], description="all that was measured on the newest sample; figures alone")
 
 
-class FromDevice(BaseModel):
+class FromDevice(Body):
     device: str = Field(max_length=64, examples=["desk-camera"])
 
 

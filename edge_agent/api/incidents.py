@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.api.two_people import HELD, Act
 from edge_agent.audit import Entry
 from edge_agent.incident_documents import Language, Paper, paper
@@ -44,7 +44,7 @@ class IncidentView(BaseModel):
     closed_by: str
 
 
-class NewIncident(BaseModel):
+class NewIncident(Body):
     kind: IncidentKind = Field(examples=["loss"])
     note: str = Field("", max_length=500)
     since: AwareDatetime | None = Field(None, description="from when data may be affected; a day ago if left out")

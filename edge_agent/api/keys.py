@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.idempotency import Once
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.api.two_people import HELD, Act, Nothing
 from edge_agent.audit import Entry
 from edge_agent.matching.calibration import Calibration
@@ -27,7 +27,7 @@ Archivist = Annotated[Caller, Depends(require(Scope.BACKUP))]
 RATES_SHOWN = (1e-3, 1e-4, 1e-5, 1e-6)
 
 
-class Unsealing(BaseModel):
+class Unsealing(Body):
     passphrase: SecretStr = Field(max_length=1024, examples=["the keeper's long passphrase"])
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, SecretStr
 from edge_agent.api import accounts
 from edge_agent.api.access import AccessControl, Caller, require
 from edge_agent.api.context import Context, Governance
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.audit import Entry
 from edge_agent.policy.roles import Scope
 
@@ -27,7 +27,7 @@ OFFER_LIFETIME = timedelta(minutes=10)
 MAX_OFFERS = 64
 
 
-class NewPassword(BaseModel):
+class NewPassword(Body):
     current: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
     new: SecretStr = Field(
         max_length=accounts.MAX_PASSWORD,
@@ -36,11 +36,11 @@ class NewPassword(BaseModel):
     )
 
 
-class Confirmation(BaseModel):
+class Confirmation(Body):
     password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
 
 
-class Code(BaseModel):
+class Code(Body):
     code: str = Field(max_length=10, examples=["492039"])
 
 

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, Field, SecretStr
 
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Governance, etag, tag_of, unchanged
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.audit import Entry
 from edge_agent.people.roster import (
     MAX_NAME,
@@ -66,7 +66,7 @@ Ends = Annotated[
 ]
 
 
-class NewPerson(BaseModel):
+class NewPerson(Body):
     name: str = Field(min_length=1, max_length=MAX_NAME, examples=["陈雨桐"])
     department: str = Field("", max_length=MAX_NAME)
     user_id: str = Field("", max_length=MAX_USER_ID, description="their number on every terminal", examples=["10482"])
@@ -76,7 +76,7 @@ class NewPerson(BaseModel):
     valid_until: Ends = None
 
 
-class PersonChange(BaseModel):
+class PersonChange(Body):
     """What is left out stays."""
 
     name: str | None = Field(None, min_length=1, max_length=MAX_NAME)

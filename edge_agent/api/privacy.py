@@ -16,7 +16,7 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, Gateway, Running
 from edge_agent.api.enrolments import Consenting, problem_of
 from edge_agent.api.idempotency import Once
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.api.two_people import HELD, Act, Leave
 from edge_agent.audit import Entry
 from edge_agent.erasure import Carried
@@ -71,7 +71,7 @@ class ReceiptView(BaseModel):
     public_key: str
 
 
-class ErasureOrder(BaseModel):
+class ErasureOrder(Body):
     verb: Verb = Field(examples=["withdraw"])
     modality: Modality | None = None
     purpose: Purpose | None = None
@@ -83,7 +83,7 @@ class Ordered(BaseModel):
     receipt: ReceiptView | None = Field(description="none while the template store is sealed; it follows")
 
 
-class NewRequest(BaseModel):
+class NewRequest(Body):
     subject: str = Field(max_length=64, examples=["p1001"])
     verb: Verb
     verified: bool = Field(False, description="identity was verified just now: the fifteen working days begin")
@@ -101,7 +101,7 @@ class RequestView(BaseModel):
     working_days_left: int | None
 
 
-class Answered(BaseModel):
+class Answered(Body):
     outcome: str = Field("", max_length=200)
 
 
@@ -264,7 +264,7 @@ async def export_person(subject: str, caller: Exporter, running: Running) -> dic
     return await _exported(subject, caller, running)
 
 
-class Disclosure(BaseModel):
+class Disclosure(Body):
     """An authority's demand."""
 
     subject: str = Field(max_length=64, examples=["p1001"])

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
@@ -17,6 +17,19 @@ MEDIA_TYPE = "application/problem+json"
 class FieldFault(BaseModel):
     field: str = Field(examples=["body.serial"])
     problem: str = Field(examples=["String should have at most 64 characters"])
+
+
+class Body(BaseModel):
+    """What a request may say. A misspelled field would be as good as none, and nobody would hear of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, said: Any) -> Any:
+        if isinstance(said, dict) and (unknown := said.keys() - cls.model_fields.keys()):
+            raise ValueError(f"{min(unknown)[:64]!r} is no field; allowed are {', '.join(cls.model_fields)}")
+        return said
 
 
 class ProblemDetails(BaseModel):

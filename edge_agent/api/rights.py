@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, Running, etag, tag_of, unchanged
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.audit import Entry
 from edge_agent.people.credentials import MAX_GROUPS, Rights, rights_of, set_rights
 from edge_agent.policy.roles import Scope
@@ -22,7 +22,7 @@ Writer = Annotated[Caller, Depends(require(Scope.PEOPLE_WRITE))]
 GroupName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class RightsView(BaseModel):
+class RightsView(Body):
     groups: list[GroupName] = Field([], max_length=MAX_GROUPS, examples=[["staff", "it"]])
     enabled: bool = Field(True, description="false suspends every way in")
     opener: bool = Field(False, description="their entry counts as the first person's")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, SecretStr
 from edge_agent.api import access_tokens, accounts
 from edge_agent.api.access import COOKIE, AccessControl, Caller, address, require
 from edge_agent.api.context import Context, ExpectedVersion, Governance, etag, tag_of, unchanged
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.api.two_people import hands
 from edge_agent.audit import Entry
 from edge_agent.policy.roles import ROLES, Role, Scope
@@ -23,13 +23,13 @@ PUBLIC = ("/api/v1/setup", "/api/v1/session")
 AccountName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{1,31}$", examples=["linlan"])]
 
 
-class Setup(BaseModel):
+class Setup(Body):
     token: str = Field(max_length=100, examples=["7C1E-90B4-2D5A-F308-66C9-E14B-A277-0D93"])
     name: AccountName
     password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
 
 
-class SignIn(BaseModel):
+class SignIn(Body):
     name: str = Field(max_length=64, examples=["linlan"])
     password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
     code: str = Field("", max_length=10, description="six digits, where the account has a second factor")
@@ -178,7 +178,7 @@ async def sign_out(caller: Me, response: Response, context: Context) -> None:
 Administrator = Annotated[Caller, Depends(require(Scope.ACCOUNTS_WRITE))]
 
 
-class NewAccount(BaseModel):
+class NewAccount(Body):
     name: AccountName
     role: Role
     password: SecretStr = Field(max_length=accounts.MAX_PASSWORD, examples=["a long sentence of yours"])
@@ -242,7 +242,7 @@ async def add_account(body: NewAccount, caller: Administrator, context: Context)
     return account_view(made)
 
 
-class AccountChange(BaseModel):
+class AccountChange(Body):
     """What is left out stays. Any of them ends the account's sessions."""
 
     password: SecretStr | None = Field(None, max_length=accounts.MAX_PASSWORD)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from edge_agent.api import access_tokens
 from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.audit import Entry
 from edge_agent.policy.roles import Scope
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 Administrator = Annotated[Caller, Depends(require(Scope.ACCOUNTS_WRITE))]
 
 
-class NewToken(BaseModel):
+class NewToken(Body):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", examples=["payroll"])
     scopes: list[Scope] = Field(min_length=1, examples=[["events:read"]])
     days: int = Field(90, ge=1, le=366)

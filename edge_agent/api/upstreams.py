@@ -13,7 +13,7 @@ from edge_agent.api.access import Caller, require
 from edge_agent.api.context import Context, ExpectedVersion, etag, tag_of
 from edge_agent.api.events import Events, EventView, view
 from edge_agent.api.people import People
-from edge_agent.api.problems import Problem, responses
+from edge_agent.api.problems import Body, Problem, responses
 from edge_agent.api.site_changes import add_item, change_item, item_of, remove_item
 from edge_agent.attendance import recognised
 from edge_agent.audit import Entry
@@ -55,7 +55,7 @@ class UpstreamView(LedgerView):
     fields: list[str] = []
 
 
-class UpstreamChange(BaseModel):
+class UpstreamChange(Body):
     """What is left out stays, secrets too unless the URL is another one."""
 
     url: str | None = Field(None, max_length=2048, examples=["https://hr.example.com/v1/events"])
@@ -86,7 +86,7 @@ class QuarantineView(BaseModel):
     event: EventView
 
 
-class Judgement(BaseModel):
+class Judgement(Body):
     upstream: str = Field(max_length=64, examples=["hr"])
     action: Literal["release", "discard"]
     sequences: list[int] | None = Field(None, max_length=1000, description="which events; all of them if left out")

@@ -109,6 +109,7 @@ class Biometrics:
         self._site = site
         self._device_of = device_of  # the configured device of a serial number
         self._changing = asyncio.Lock()
+        self._face_engine = ""  # the name of the one in use
         self._measured: dict[str, Calibration] = {}  # by this site, `edge-agent calibrate`
         self._curves: dict[str, Calibration] = {}
 
@@ -292,10 +293,9 @@ class Biometrics:
     async def _load_engines(self) -> None:
         configured = self._site().modalities
         face, finger = configured.get(Modality.FACE), configured.get(Modality.FINGERPRINT)
-        if face is not None and face.enabled:
-            current = self.identification.face
-            fresh = await asyncio.to_thread(engine, face.engine) if current is None else current
-            self.identification.face = fresh
+        if face is not None and face.enabled and self._face_engine != face.engine:
+            self.identification.face = await asyncio.to_thread(engine, face.engine)
+            self._face_engine = face.engine
         if finger is not None and finger.enabled and self.identification.finger is None:
             self.identification.finger = await asyncio.to_thread(FingerprintEngine)
 

@@ -31,6 +31,13 @@ DEVICE_MODES: Mapping[DoorMode, devices.DoorMode] = {
 }
 
 
+# Of devices without modes: what a terminal that is asked for one goes on doing.
+NO_MODES: Mapping[devices.DoorMode, str] = {
+    devices.DoorMode.LOCKED: "it has no door modes: it goes on opening to the people in its own memory",
+    devices.DoorMode.UNLOCKED: "it has no door modes: it opens for each person, and is not held open",
+}
+
+
 class ControllerModes:
     """What each controller was told; `untold` are doors whose controller does not do as it should, and why."""
 
@@ -58,7 +65,7 @@ class ControllerModes:
         for door in rules.doors.values():
             driver = self._driver(door.device)
             wanted = (driver, door.relay, device_mode(door, rules, self._presence, now))
-            if isinstance(driver, devices.DoorController) and self._told.get(door.name) != wanted:
+            if driver is not None and self._told.get(door.name) != wanted:
                 found.append(door.name)
         return found
 
@@ -75,14 +82,21 @@ class ControllerModes:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _tell_one(self, door_name: str) -> None:
-        """Nothing where the controller has no modes, or is away."""
+        """Nothing where the controller is away; where it has no modes, that is why it does not do as it should."""
         rules = self._rules()
         door = rules.doors[door_name]
         driver = self._driver(door.device)
-        if not isinstance(driver, devices.DoorController):
+        if driver is None:
             return
         mode = device_mode(door, rules, self._presence, self._now())
         left = self._told.get(door_name)
+        if not isinstance(driver, devices.DoorController):
+            self._told[door_name] = (driver, door.relay, mode)
+            if mode in NO_MODES:
+                self._not_told(door_name, NO_MODES[mode])
+            else:
+                self.untold.pop(door_name, None)
+            return
         try:
             if left is not None and left[0] is driver and left[1] != door.relay and not self._used_relay(door, left[1]):
                 await driver.set_door_mode(left[1], devices.DoorMode.CONTROLLED)

@@ -15,7 +15,7 @@ import io
 import re
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
@@ -32,6 +32,10 @@ MAX_NAME = 200
 MAX_USER_ID = 64
 MAX_IMPORT = 100_000
 MAX_YEAR = 9999  # none in it: it is over earlier or later elsewhere
+LINE, FAULT = (
+    "#",
+    "!",
+)  # beside the columns of a row: where it ends in the file, and why it cannot be taken ("column: reason")
 COLUMNS = ("subject", "name", "department", "user_id", "card", "pin", "valid_from", "valid_until")
 
 
@@ -351,6 +355,10 @@ class Roster:
         added = changed = 0
         errors: list[RowError] = []
         for line, row in enumerate(rows, first_line):
+            if row.get(FAULT):
+                column, _, reason = row[FAULT].partition(": ")
+                errors.append(RowError(int(row.get(LINE, line)), column, reason))
+                continue
             cells = {column: (row.get(column) or "").strip() for column in COLUMNS}
             column = "name"
             connection.execute("SAVEPOINT person")
@@ -367,7 +375,8 @@ class Roster:
                     until = ends(day_or_moment(cells[column]), zone)
                 if not since or not until or since < until:
                     column = "subject" if not SUBJECT.fullmatch(subject) else "name"
-                person = Person(subject, cells["name"], cells["department"], since, until)
+                department = known.department if known and "department" not in row else cells["department"]
+                person = Person(subject, cells["name"], department, since, until)
                 is_new = self.put(connection, person, now=now)
                 if user_id:
                     column = "user_id"
@@ -381,7 +390,7 @@ class Roster:
                     self.set_pin(connection, subject, pin_hash or self.hash_pin(cells["pin"]), now=now)
             except ValueError as exc:
                 connection.execute("ROLLBACK TO person")
-                errors.append(RowError(line, column, str(exc)))
+                errors.append(RowError(int(row.get(LINE, line)), column, str(exc)))
             else:
                 added, changed = added + is_new, changed + (not is_new)
             connection.execute("RELEASE person")
@@ -389,9 +398,9 @@ class Roster:
 
 
 def read_csv(text: str) -> list[dict[str, str]]:
-    """Rows of a CSV with a heading; comma, semicolon or tab. Line n+2 of the file is row n.
+    """Rows of a CSV with a heading; comma, semicolon or tab. Each says its LINE, and its FAULT if it has one.
 
-    Raises ValueError for a heading without `name`, an unknown column, or too many rows.
+    Raises ValueError for a heading without `name`, a column unknown or there twice, or too many rows.
     """
     text = text.removeprefix("\ufeff")
     heading = text.partition("\n")[0]
@@ -402,11 +411,23 @@ def read_csv(text: str) -> list[dict[str, str]]:
         unknown = [name for name in columns if name not in COLUMNS]
         if "name" not in columns or unknown:
             raise ValueError(f"the first line names columns out of {', '.join(COLUMNS)}; name must be among them")
+        if twice := sorted({name for name in columns if columns.count(name) > 1}):
+            raise ValueError(f"the first line names {twice[0]} twice; a second card is a second row with the same name")
         reader.fieldnames = columns
-        rows = []
-        for row in reader:
-            row.pop("", None)
-            rows.append({key: value or "" for key, value in row.items()})
+        rows: list[dict[str, str]] = []
+        names: dict[tuple[str, str], str] = {}
+        for cells in reader:
+            more: Sequence[str] = cells.pop("", None) or ()
+            row = {key: value or "" for key, value in cells.items()} | {LINE: str(reader.line_num)}
+            if any(cell.strip() for cell in more):
+                row[FAULT] = (
+                    f"{columns[-1]}: more cells than the {len(columns)} columns; quote a value with a separator"
+                )
+            for column in ("subject", "user_id"):
+                known = (column, row.get(column, "").strip())
+                if known[1] and names.setdefault(known, row["name"].strip()) != row["name"].strip():
+                    row[FAULT] = f"{column}: {known[1]} stands under another name further up; each person has their own"
+            rows.append(row)
             if len(rows) > MAX_IMPORT:
                 raise ValueError(f"more than {MAX_IMPORT} rows; split the file")
     except csv.Error as exc:

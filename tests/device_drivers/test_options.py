@@ -15,7 +15,7 @@ from device_drivers.c3 import driver as c3
 from device_drivers.fingerprint_uart import driver as fingerprint_uart
 from device_drivers.isapi import client as isapi_client
 from device_drivers.isapi import driver as isapi
-from device_drivers.options import OPTIONS, faults
+from device_drivers.options import OPTIONS, faults, missing
 from device_drivers.osdp import driver as osdp
 from device_drivers.uhppote import driver as uhppote
 from device_drivers.zkteco.connection import Timing
@@ -122,12 +122,47 @@ def test_good_options_pass(kind: str, good: dict[str, Any]) -> None:
         ("osdp", "pds", ["1"]),
         ("camera", "fps", 0),
         ("camera", "fps", float("nan")),
+        ("camera", "fps", float("inf")),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(kind: str, name: str, value: object) -> None:
     [said] = faults(kind, {name: value})
     assert said.startswith(name)
     assert said.endswith(f"allowed is {OPTIONS[kind][name].allowed}")
+
+
+@pytest.mark.parametrize(
+    ("pds", "said"),
+    [
+        (
+            [{"address": 1}, {"address": 2, "ouput": 2}],
+            "pds[1].ouput is nothing of a reader; allowed are address, key,",
+        ),
+        ([{"name": "gate"}], "pds[0].address: allowed is a whole number, 0 to 126"),
+        ([{"address": 127}], "pds[0].address is 127: allowed is a whole number, 0 to 126"),
+        ([{"address": 1, "output": "2"}], "pds[0].output is '2': allowed is a whole number, 0 to 255"),
+        ([{"address": 1, "door": 0}], "pds[0].door is 0: allowed is a whole number, 1 to 64"),
+        ([{"address": 1, "key": "0011223344"}], "pds[0].key: allowed is 32 hexadecimal digits"),
+        ([{"address": 1, "inputs": {"0": "contakt"}}], 'pds[0].inputs: allowed is a table of number = "contact" or'),
+        ([{"address": 1}, {"address": 1}], "pds: address 1 is that of two readers"),
+        ([{"address": 1, "door": 2}, {"address": 2}], "pds: door 2 is that of two readers"),
+    ],
+)
+def test_a_reader_on_a_line_is_checked_key_by_key(pds: list[dict[str, Any]], said: str) -> None:
+    [found] = faults("osdp", {"pds": pds})
+    assert found.startswith(said)
+    assert "0011" not in found
+
+
+def test_an_authority_without_tls_is_refused_because_it_would_check_nothing() -> None:
+    assert faults("isapi", {"ca_file": "/etc/ca.pem", "tls": True}) == []
+    [said] = faults("isapi", {"ca_file": "/etc/ca.pem"})
+    assert said.startswith("ca_file: without tls = true nothing is encrypted")
+
+
+def test_a_line_needs_its_readers() -> None:
+    assert missing("osdp", {"baud": 9600})[0].startswith("pds: missing, and required")
+    assert missing("osdp", {"pds": [{"address": 1}]}) == missing("zkteco", {}) == []
 
 
 def test_a_name_that_is_none_is_told_with_those_there_are_and_no_secret() -> None:

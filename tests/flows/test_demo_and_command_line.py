@@ -256,6 +256,26 @@ def test_without_an_agent_the_command_says_so(tmp_path: Path) -> None:
     assert "edge-agent run" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_certificate_that_is_not_there_is_said_in_words(tmp_path: Path, command: str) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'gateway = {{ name = "gw", tenant = "t", data_dir = "{tmp_path}" }}\n'
+        f'api = {{ listen = "127.0.0.1:0", certificate = "{tmp_path}/no.pem", private_key = "{tmp_path}/no.key" }}\n',
+        "utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent", command, "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"api.certificate: '{tmp_path}/no.pem' — No such file or directory; allowed is" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_check_names_what_is_wrong_in_a_configuration(tmp_path: Path) -> None:
     file = tmp_path / "agent.toml"
     file.write_text('[gateway]\nname = "gw"\ntenant = "t"\n[[site.devices]]\nname = "a"\nkind = "zkteko"\n', "utf-8")

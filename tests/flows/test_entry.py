@@ -565,6 +565,24 @@ async def test_one_lapsed_consent_among_valid_ones_is_not_told_upstream(tmp_path
 
 
 WATCHED = {**RULES, "points": [{**RULES["points"][0], "close_face": True}]}
+BLIND = {**RULES, "points": [{**RULES["points"][0], "camera": None}]}
+
+
+@pytest.mark.parametrize("before", [BLIND, {**RULES, "points": []}])
+async def test_a_camera_that_a_new_configuration_gives_to_a_point_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(entry, "CAMERA_RETRY_S", 0.05)
+    async with site(tmp_path, rules=before) as s:
+        await s.add("ann")
+        s.enrol_face("ann", 7)
+        s.camera.before_frame = lambda: s.clock.move(seconds=0.4)
+        await asyncio.sleep(0)
+        s.set_rules(WATCHED)
+        s.entry.follow()
+        s.camera.show(0, 7, 7, 7)
+        async with asyncio.timeout(5):
+            assert (await s.passage()).factors == {Factor.FACE}
 
 
 async def test_somebody_close_to_the_camera_starts_a_session_and_must_step_away_before_the_next(tmp_path: Path) -> None:

@@ -686,3 +686,9 @@ async def test_older_and_newer_models_are_asked_in_their_own_words() -> None:
             assert (await terminal.delete_users(["7"]))[0].ok
             assert device.users == {}  # also where deleting goes on after the answer
             assert device.faces == {}
+
+
+def test_an_authority_that_cannot_be_read_is_named() -> None:
+    options = {"tls": True, "ca_file": "/nowhere/ca.pem"}
+    with pytest.raises(LinkError, match=r"ca_file /nowhere/ca\.pem: No such file"):
+        make(DeviceConfig("lobby", "isapi", address="192.0.2.7", options=options))

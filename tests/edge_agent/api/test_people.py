@@ -71,6 +71,37 @@ async def test_a_day_of_validity_is_a_whole_day_on_the_sites_clock(site: Site) -
     assert (await client.get(f"/api/v1/people/{person['subject']}")).json() == changed  # nothing half applied
 
 
+async def test_an_import_without_departments_keeps_them_and_an_empty_one_takes_it_away(site: Site) -> None:
+    client = await site.administrator()
+    await import_csv(client, b"name,department,user_id\nA,QA,1\nB,QA,2\n")
+    await import_csv(client, b"name,user_id\nA,1\n")
+    await import_csv(client, b"name,department,user_id\nB,,2\n")
+    people = (await client.get("/api/v1/people")).json()["people"]
+    assert {person["name"]: person["department"] for person in people} == {"A": "QA", "B": ""}
+
+
+async def test_two_people_under_one_number_of_a_file_do_not_become_one(site: Site) -> None:
+    client = await site.administrator()
+    rows = ["name,user_id,card", "A,1,11", "A,1,12", "", *(f"P{n},{n}," for n in range(2, 300)), "B,1,13"]
+    report = (await import_csv(client, "\n".join(rows).encode())).json()
+    assert report["refused"] == [
+        {
+            "line": 303,
+            "column": "user_id",
+            "problem": "1 stands under another name further up; each person has their own",
+        }
+    ]
+    [person] = (await client.get("/api/v1/people", params={"search": "A"})).json()["people"]
+    assert (person["name"], person["cards"]) == ("A", ["11", "12"])
+
+
+async def test_a_column_that_stands_there_twice_is_refused(site: Site) -> None:
+    client = await site.administrator()
+    refused = await import_csv(client, b"name,card,Card\nA,1,2\n")
+    assert (refused.status_code, "names card twice" in refused.json()["detail"]) == (422, True)
+    assert (await client.get("/api/v1/people")).json()["people"] == []
+
+
 async def test_an_import_takes_validity_and_a_column_left_out_keeps_what_is_known(site: Site) -> None:
     client = await site.administrator()
     raw = "name,user_id,valid_from,valid_until\nA,1,2026-12-01,2026-12-31\nB,2,soon,\nC,3,2026-12-02,2026-12-01\n"

@@ -89,6 +89,21 @@ async def test_what_the_enterprise_switched_on_is_in_force_and_loaded(opened: Op
     assert "unprotected" in opened.parts.warning
 
 
+async def test_another_face_engine_is_in_use_at_once_not_at_the_next_start(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.biometrics.in_use.engine", lambda name: [name])  # a new object each time
+    opened.site = SiteConfig.model_validate(ON | {"modalities": {"face": {"enabled": True}}})
+    await opened.parts.follow()
+    first = opened.parts.identification.face
+    assert first == ["sface"]
+    await opened.parts.follow()
+    assert opened.parts.identification.face is first
+    opened.site = SiteConfig.model_validate(ON | {"modalities": {"face": {"enabled": True, "engine": "dlib"}}})
+    await opened.parts.follow()
+    assert opened.parts.identification.face == ["dlib"]
+
+
 async def test_what_is_switched_off_again_leaves_the_store_too(opened: Opened) -> None:
     await opened.parts.follow()
     opened.site = SiteConfig()

@@ -169,10 +169,10 @@ def test_a_terminal_at_a_door_is_used_for_access_and_one_whose_punches_count_for
     site = SiteConfig.model_validate(
         {
             "devices": [
-                {"name": "gate", "kind": "adms", "attendance": False},
-                {"name": "clock", "kind": "adms"},
-                {"name": "both", "kind": "adms"},
-                {"name": "neither", "kind": "adms", "attendance": False},
+                {"name": "gate", "kind": "adms", "serial": "A1", "attendance": False},
+                {"name": "clock", "kind": "adms", "serial": "A2"},
+                {"name": "both", "kind": "adms", "serial": "A3"},
+                {"name": "neither", "kind": "adms", "serial": "A4", "attendance": False},
             ],
             "access": {"doors": [{"name": "front", "device": "gate"}, {"name": "back", "device": "both"}]},
         }

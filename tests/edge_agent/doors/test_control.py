@@ -22,7 +22,7 @@ from edge_agent.doors.presence import Order, Presence
 from edge_agent.policy.access import GRANT_LIFETIME, Granted, Person, Request, decide
 from edge_agent.policy.rules import Direction, DoorMode, Factor
 from templates_store.template import SubjectId
-from tests.flows.site import LINK_GONE, RULES, START, Panel, Site, site
+from tests.flows.site import LINK_GONE, RULES, START, Panel, Site, Terminal, site
 
 ASK = Request("front", Direction.IN, Person(SubjectId("ann"), frozenset({"staff"})), frozenset({Factor.CARD}))
 
@@ -358,6 +358,18 @@ async def test_a_relay_that_is_not_there_is_one_doors_trouble_alone(s: Site) -> 
     assert s.doors.modes.untold == {"yard": "no door 2 on this controller"}
     far.fails = None
     await s.doors.tick()
+    assert s.doors.modes.untold == {}
+
+
+async def test_a_terminal_without_modes_is_said_not_to_do_what_was_ordered(s: Site) -> None:
+    s.devices["panel"] = Terminal("panel")
+    await s.doors.tick()
+    assert s.doors.modes.untold == {}  # as it is by itself
+    await s.doors.order("front", Order(DoorMode.LOCKDOWN, None, "li"), actor="li")
+    assert "goes on opening to the people in its own memory" in s.doors.modes.untold["front"]
+    await s.doors.order("front", Order(DoorMode.EVACUATION, None, "li"), actor="li")
+    assert "not held open" in s.doors.modes.untold["front"]
+    await s.doors.order("front", None, actor="li")
     assert s.doors.modes.untold == {}
 
 

@@ -207,8 +207,11 @@ def test_a_heading_without_the_right_columns_is_refused(text: str) -> None:
         read_csv(text)
 
 
-def test_cells_beyond_the_heading_are_ignored() -> None:
-    assert read_csv("name\nx,y,z\n") == [{"name": "x"}]
+def test_a_row_with_more_cells_than_the_heading_is_refused() -> None:
+    [shifted] = read_csv("name,user_id\nSmith, John,5\n")
+    assert shifted["!"].startswith("user_id: more cells than the 2 columns")
+    [padded] = read_csv("name\nx,,\n")  # as spreadsheets write
+    assert "!" not in padded
 
 
 @pytest.mark.parametrize("subject", ["", "../x", "a b", "-x", "x" * 65, "s'; DROP TABLE people"])
