@@ -30,9 +30,10 @@ from edge_agent.command_line.asking import (
     out,
     print_json,
 )
-from edge_agent.config import AgentConfig, ConfigError, listeners_unusable, load, unusable
+from edge_agent.config import AgentConfig, ConfigError, load
 from edge_agent.database import Database, StorageError, utc_now
 from edge_agent.identity_keys import BadKeyFile
+from edge_agent.usable import listeners_unusable, unusable
 
 if TYPE_CHECKING:
     from edge_agent.config import Device

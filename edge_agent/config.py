@@ -8,7 +8,6 @@ database once the agent has started. The file seeds version 1.
 from __future__ import annotations
 
 import os
-import ssl
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -40,7 +39,6 @@ from templates_store.template import Modality
 
 DATA_DIR = Path("/var/lib/edge-agent")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})  # the only hosts that may be told in plain text
-EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - only compared with
 
 
 class ConfigError(ValueError):
@@ -223,8 +221,6 @@ class Device(Model):
 
 
 Field_ = Literal["subject", "user_id", "name", "location", "device", "verify", "clock", "work_code", "door"]
-
-
 NAMING = frozenset({"user_id", "name"})  # the same person everywhere
 
 
@@ -440,81 +436,12 @@ def parse(document: dict[str, Any], *, source: str, stored: bool = False) -> Age
         raise ConfigError(source, explain(exc, document)) from None
 
 
-def listeners_unusable(config: AgentConfig) -> list[str]:
-    """What keeps this machine from listening, a sentence each: one port for two, certificates that do not fit."""
-    return [
-        *_port_fault(config.api.listen, config.adms.listen),
-        *_certificate_fault("api.certificate", config.api.certificate, config.api.private_key),
-        *_certificate_fault("adms.certificate", config.adms.certificate, config.adms.private_key),
-    ]
-
-
-def unusable(config: AgentConfig) -> list[str]:
-    """What this machine lacks for its configuration to mean what it says, a sentence each."""
-    site, found = config.site, listeners_unusable(config)
-    if config.keys.path is not None and config.keys.provider not in {"file", "pkcs11"}:
-        found.append(
-            f"keys.path: nothing reads it where provider is {config.keys.provider}; allowed with file or pkcs11"
-        )
-    if config.keys.provider == "pkcs11" and (config.keys.path is None or not config.keys.options.get("pin_file")):
-        found.append("keys: pkcs11 needs path, the token's library, and options.pin_file")
-    if config.adms.listen is None and (calling := [device.name for device in site.devices if _calls(device)]):
-        found.append(
-            f"adms.listen: missing, so {', '.join(calling)} cannot call; allowed is an address such as 0.0.0.0:8081"
-        )
-    for n, device in enumerate(site.devices):
-        if device.kind == "isapi" and (ca_file := device.options.get("ca_file")):
-            found += _authority_fault(f"site.devices[{n}].options.ca_file", Path(str(ca_file)))
-    for n, upstream in enumerate(site.upstreams):
-        place = f"site.upstreams[{n}]"
-        found += _authority_fault(f"{place}.ca_file", upstream.ca_file)
-        found += _certificate_fault(f"{place}.client_certificate", upstream.client_certificate, upstream.client_key)
-    found += _authority_fault("site.sign_in.oidc.ca_file", site.sign_in.oidc.ca_file if site.sign_in.oidc else None)
-    return found
-
-
-def _port_fault(api: str, adms: str | None) -> list[str]:
-    """Without a port both would take the same."""
-    if adms is None:
-        return []
-    (host, port), (other, taken) = listen_address(adms), listen_address(api)
-    if port != taken or not port or (host != other and not {host, other} & EVERYWHERE):
-        return []
-    return [f"adms.listen: {adms!r} — port {port} is that of api.listen; allowed is another, such as 0.0.0.0:8081"]
-
-
-def _calls(device: Device) -> bool:
-    return device.enabled and (
-        device.kind == "adms" or (device.kind == "isapi" and device.options.get("events") == "push")
-    )
-
-
-def _certificate_fault(place: str, certificate: Path | None, private_key: Path | None) -> list[str]:
-    if certificate is None:
-        return []
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key, password="")
-    except OSError as exc:
-        allowed = "allowed is a PEM certificate that can be read, with its key, without a password"
-        return [f"{place}: {str(certificate)!r} — {exc.strerror or exc}; {allowed}"]
-    return []
-
-
-def _authority_fault(place: str, file: Path | None) -> list[str]:
-    if file is None:
-        return []
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except OSError as exc:
-        return [f"{place}: {str(file)!r} — {exc.strerror or exc}; allowed are PEM certificates that can be read"]
-    return []
-
-
 def _has_begun(document: dict[str, Any]) -> bool:
     """Whether the site of this file has been version 1: a newer release must start with it all the same."""
     gateway = document.get("gateway")
     folder = gateway.get("data_dir") if isinstance(gateway, dict) else None
-    return os.path.exists(os.path.join(folder if isinstance(folder, str) else DATA_DIR, "agent.db"))  # noqa: PTH110, PTH118 - no rights: no
+    file = Path(folder if isinstance(folder, str) else DATA_DIR) / "agent.db"
+    return os.path.exists(file)  # noqa: PTH110 - whoever has no rights there starts nothing either
 
 
 def load(path: Path, *, check: bool = False) -> AgentConfig:

@@ -32,10 +32,7 @@ MAX_NAME = 200
 MAX_USER_ID = 64
 MAX_IMPORT = 100_000
 MAX_YEAR = 9999  # none in it: it is over earlier or later elsewhere
-LINE, FAULT = (
-    "#",
-    "!",
-)  # beside the columns of a row: where it ends in the file, and why it cannot be taken ("column: reason")
+LINE, FAULT = "#", "!"  # beside a row's columns: where it ends in the file, why it cannot be taken ("column: reason")
 COLUMNS = ("subject", "name", "department", "user_id", "card", "pin", "valid_from", "valid_until")
 
 

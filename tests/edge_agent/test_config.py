@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trustme
 
-from edge_agent import config
+from edge_agent import config, usable
 
 GOOD: dict[str, Any] = {
     "gateway": {"name": "gw-1", "tenant": "acme"},
@@ -174,7 +174,7 @@ def test_rules_that_do_not_fit_the_devices_are_refused() -> None:
     ],
 )
 def test_a_place_for_keys_that_nothing_reads_is_told(keys: dict[str, Any], said: str) -> None:
-    [fault] = config.unusable(config.parse(GOOD | {"keys": keys}, source="t"))
+    [fault] = usable.unusable(config.parse(GOOD | {"keys": keys}, source="t"))
     assert fault.startswith(said)
 
 
@@ -190,7 +190,7 @@ def test_a_place_for_keys_that_nothing_reads_is_told(keys: dict[str, Any], said:
 )
 def test_two_listeners_on_one_port_are_told(api: str, adms: str, fits: bool) -> None:
     parsed = config.parse(GOOD | {"api": {"listen": api}, "adms": {"listen": adms}}, source="t")
-    assert [said.startswith(f"adms.listen: {adms!r} — port") for said in config.listeners_unusable(parsed)] == (
+    assert [said.startswith(f"adms.listen: {adms!r} — port") for said in usable.listeners_unusable(parsed)] == (
         [] if fits else [True]
     )
 
@@ -208,7 +208,7 @@ def test_what_this_machine_lacks_is_told_before_it_starts(tmp_path: Path) -> Non
     hr = {"name": "hr", "url": "https://hr.example/in", "ca_file": str(ca)}
     site = {"devices": [CALLS_US, hik], "upstreams": [hr | {"client_certificate": str(cert), "client_key": str(key)}]}
     good = GOOD | {"api": secured, "adms": secured | {"listen": "0.0.0.0:8081"}, "site": site}
-    assert config.unusable(config.parse(good, source="t")) == []
+    assert usable.unusable(config.parse(good, source="t")) == []
 
     gone = str(tmp_path / "gone.pem")
     site = {
@@ -217,8 +217,8 @@ def test_what_this_machine_lacks_is_told_before_it_starts(tmp_path: Path) -> Non
         "sign_in": {"oidc": {"issuer": "https://id.example", "client_id": "gw", "ca_file": gone}},
     }
     parsed = config.parse(GOOD | {"api": secured | {"private_key": str(wrong)}, "site": site}, source="t")
-    assert [said.split(": ")[0] for said in config.listeners_unusable(parsed)] == ["api.certificate"]
-    assert [said.split(": ")[0] for said in config.unusable(parsed)] == [
+    assert [said.split(": ")[0] for said in usable.listeners_unusable(parsed)] == ["api.certificate"]
+    assert [said.split(": ")[0] for said in usable.unusable(parsed)] == [
         "api.certificate",
         "adms.listen",
         "site.devices[1].options.ca_file",
@@ -226,7 +226,7 @@ def test_what_this_machine_lacks_is_told_before_it_starts(tmp_path: Path) -> Non
         "site.upstreams[0].client_certificate",
         "site.sign_in.oidc.ca_file",
     ]
-    assert f"{gone!r} — No such file" in config.unusable(parsed)[-1]
+    assert f"{gone!r} — No such file" in usable.unusable(parsed)[-1]
 
 
 def test_a_gateway_that_has_begun_starts_with_what_an_older_release_let_through(tmp_path: Path) -> None:
