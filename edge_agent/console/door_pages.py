@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi.responses import Response
 
+from device_drivers.kinds import KINDS, doors, readers
 from edge_agent.api.context import Gateway
 from edge_agent.api.doors import DoorView, alarm_views, door_etag, door_views
 from edge_agent.audit import Entry
@@ -259,10 +260,13 @@ class DoorPages:
             ],
             "every": [(EVERY_TIME, t("任何时间", "At any time")), *((name, name) for name in rules.schedules)],
             "places": [(OUTSIDE, t("外面", "Outside")), *((zone.name, zone.name) for zone in rules.zones)],
-            "controllers": [(device.name, device.name) for device in site.devices],
+            "controllers": [
+                (device.name, device.name) for device in site.devices if doors(device.kind, device.options)
+            ],
+            "readers": [(device.name, device.name) for device in site.devices if readers(device.kind, device.options)],
             "doors_of": [(door.name, door.name) for door in rules.doors],
-            "cameras": [(device.name, device.name) for device in site.devices if device.kind == "camera"],
-            "modules": [(device.name, device.name) for device in site.devices if device.kind == "fingerprint_uart"],
+            "cameras": [(device.name, device.name) for device in site.devices if KINDS[device.kind].pictures],
+            "modules": [(device.name, device.name) for device in site.devices if KINDS[device.kind].fingers],
             "sides": [(side.value, t(*SIDES[side])) for side in Direction],
             "punches": [(rule.value, t(*PUNCHES[rule])) for rule in PunchDirection],
             "door_names": [door.name for door in rules.doors],
