@@ -314,10 +314,17 @@ class Privacy(Model):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="hosts that events may be sent to; empty: those of upstreams"
     )
-    health_fields: bool = False
+    health_fields: bool = Field(False, description="nothing of health is kept by this release; allowed is false")
     impact_assessment: str = Field("", max_length=64, description="version of the impact assessment on file")
     high_risk: bool = Field(False, description="the assessment found a high risk: capture rests until it is redone")
     accepted_notices: tuple[str, ...] = Field((), description="earlier notices that differ in nothing material")
+
+    @field_validator("health_fields")
+    @classmethod
+    def _nothing_of_health(cls, wanted: bool, info: ValidationInfo) -> bool:
+        if wanted and not _stored(info):
+            raise ValueError("nothing of health is kept by this release; allowed is false")
+        return wanted
 
 
 class Oidc(Model):

@@ -71,6 +71,7 @@ def test_biometrics_are_off_unless_somebody_switches_them_on() -> None:
             ["adms", "certificate and private_key go together"],
         ),
         ("site.devices", GOOD["site"]["devices"] * 2, ["'lobby' is used twice"]),
+        ("site.privacy", {"health_fields": True}, ["site.privacy.health_fields", "allowed is false"]),
         (
             "site.upstreams.0.options",
             {"stream": "x"},

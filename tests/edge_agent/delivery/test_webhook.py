@@ -145,7 +145,7 @@ async def test_an_answer_that_never_ends_means_later() -> None:
 
     async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        sink = WebhookSink(WebhookConfig(f"http://127.0.0.1:{port}/", timeout_s=0.05))
+        sink = WebhookSink(WebhookConfig(f"http://127.0.0.1:{port}/", timeout_s=0.5))
         for _ in range(2):  # and the connection is given back
             with pytest.raises(Unavailable, match="no whole answer"):
                 await sink.send(BATCH)
