@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from edge_agent.config import ConfigError, SiteConfig, explain
 from edge_agent.database import Database
+from edge_agent.wiring import wiring_faults
 
 SECRETS_AAD = b"edge-agent site secrets v1"
 SECRET_KEYS = frozenset({"password", "secret"})
@@ -176,6 +178,22 @@ def differences(before: SiteConfig, after: SiteConfig) -> list[Change]:
     return found
 
 
+def _amiss(site: SiteConfig, document: Mapping[str, Any]) -> list[str]:
+    """What a version in force has that a new one may not."""
+    found = wiring_faults(site.access, {device.name: device for device in site.devices})
+    try:
+        SiteConfig.model_validate(document)
+    except ValidationError as exc:
+        found += explain(exc, document)
+    return found
+
+
+def _said(problems: Iterable[str]) -> set[str]:
+    """Each fault alone, without its place in a list and without what is allowed, which other changes move."""
+    said = {re.sub(r"\[\d+\]", "", part) for problem in problems for part in problem.split("; ")}
+    return {part.removeprefix("document: ") for part in said if not part.startswith("allowed")}
+
+
 class Configuration:
     """Holds the version in force; `apply` and `rollback` make new ones."""
 
@@ -207,14 +225,18 @@ class Configuration:
     def complete(self, document: Mapping[str, Any]) -> SiteConfig:
         """Validate a whole document against the schema, secrets kept where they go on to the same place.
 
-        Raises ConfigError.
+        What an older release let through and is in force already stands in no other change's way: a modality must be
+        switched off, a recipient taken out, whatever else is amiss. Raises ConfigError.
         """
         before, secrets = _dump(self.site)
         merged = _with_secrets(document, secrets)
         try:
             site = SiteConfig.model_validate(merged)
         except ValidationError as exc:
-            raise ConfigError("configuration", explain(exc, merged)) from None
+            problems = explain(exc, merged)
+            if not _said(problems) <= _said(_amiss(self.site, _with_secrets(before, secrets))):
+                raise ConfigError("configuration", problems) from None
+            site = SiteConfig.model_validate(merged, context={"stored": True})
         if problems := _sent_elsewhere(before, document, secrets):
             raise ConfigError("configuration", problems)
         return site

@@ -76,6 +76,13 @@ async def test_a_stored_version_with_an_option_that_is_none_any_more_starts_and_
     answer = await put(client, document, (await read(client))[1])
     assert answer.status_code == 422
     assert "keep_alive is no option of zkteco" in answer.text
+    site.governance.configuration.version = again.version  # as after the start
+    document["devices"].append({**DEVICE, "name": "other", "serial": "S9"})
+    document["modalities"] = {"face": {"enabled": False}}
+    assert (await put(client, document, (await read(client))[1])).status_code == 200  # nothing else waits for it
+    document["devices"][1]["options"] = {"keep_alive": 5, "reply": 1}
+    answer = await put(client, document, (await read(client))[1])
+    assert (answer.status_code, "reply is no option" in answer.text) == (422, True)
 
 
 async def test_a_dry_run_says_what_would_change_and_changes_nothing(site: Site) -> None:
