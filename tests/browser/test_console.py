@@ -433,6 +433,7 @@ def test_the_page_says_when_the_line_is_lost_and_that_doors_stay_controlled(cons
     page = console.page("/doors")
     page.route("**/live?*", lambda route: route.abort())
     page.reload()
+    expect(page.locator("#offline")).to_be_visible()
     expect(page.locator("#offline")).to_contain_text("Doors are still under the gateway")
     console.expected("ERR_FAILED")
 
